@@ -1,0 +1,290 @@
+"""The contract every attack keeps: an author writes `perturb`, the base class projects, rounds and judges."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+
+from iqa_robust.attacks.norms import distance, snap
+from iqa_robust.attacks.objectives import Goal, Objective, QueryBudgetExhaustedError
+from iqa_robust.errors import ContractError
+from iqa_robust.models.base import IQAModel, check_inputs, score
+from iqa_robust.models.randomness import ImageRNG, content_seeds, derive_seed
+from iqa_robust.records import GOALS, NORMS, Budget
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack reached: one entry per image in every field, measured on the final 8-bit image."""
+
+    images: torch.Tensor
+    """(N, 3, H, W) on the 8-bit grid, inside the budget."""
+    score_clean: torch.Tensor
+    """(N,) of the attacked model, native units, fp32."""
+    score_adv: torch.Tensor
+    """(N,) likewise, on `images`."""
+    queries: torch.Tensor
+    """(N,) forward passes of the attack, each draw of a randomized model counted; final scoring is not."""
+    gradients: torch.Tensor
+    """(N,) backward passes."""
+    zero_gradient: torch.Tensor
+    """(N,) bool: gradients were taken and every one of them was exactly zero."""
+    linf: torch.Tensor
+    """(N,) measured distance, fraction of full scale."""
+    l2: torch.Tensor
+    """(N,) likewise."""
+
+
+class Attack(ABC):
+    """Looks for a perturbed image inside a budget that moves the score.
+
+    The constructor is the configuration: keyword-only, JSON-able, stored unchanged, no I/O.
+    """
+
+    access: ClassVar[str] = "white"
+    """`"white"` may differentiate the model, `"black"` may only query it."""
+    norms: ClassVar[tuple[str, ...]] = NORMS
+    goals: ClassVar[tuple[str, ...]] = GOALS
+    control: ClassVar[bool] = False
+    """True for the control that every attack must beat: it does not try."""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """Raise `ContractError` for a subclass that replaces the call: an attack cannot judge itself."""
+        super().__init_subclass__(**kwargs)
+        if "__call__" in vars(cls):
+            raise ContractError(f"{cls.__name__}: an attack writes `perturb`; it may not replace `__call__`.")
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the attack reads the quality labels, so that the harness must pass them."""
+        return False
+
+    @abstractmethod
+    def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        """Perturbed images (N, 3, H, W) that make `objective` large.
+
+        The base class projects, clamps, rounds and judges whatever is returned, and also considers every
+        image the objective has seen. `x` is a copy. `rng` draws per image, so the batch does not matter.
+        """
+
+    def cost(self, budget: Budget, goal: str) -> tuple[int, int]:
+        """Forward and backward passes per image, for the estimate of a dry run; by default one a step."""
+        return (budget.steps, budget.steps) if self.access == "white" else (budget.queries or budget.steps, 0)
+
+    def goal_for(
+        self,
+        goal: str,
+        model: IQAModel,
+        score_clean: torch.Tensor,
+        target: torch.Tensor | float | None,
+        labels: torch.Tensor | None,
+    ) -> Goal:
+        """The goal in native units; overridden by attacks that define their own reading of one.
+
+        Raises:
+            ContractError: the goal needs a score range or a target that is not given.
+        """
+        better = 1.0 if model.info.higher_is_better else -1.0
+        if goal == "up":
+            return Goal(sign=torch.full_like(score_clean, better))
+        if goal == "down":
+            return Goal(sign=torch.full_like(score_clean, -better))
+        if goal == "away":
+            return Goal()
+        if goal == "reflect":
+            low, high = score_range(model)
+            return Goal(target=low + high - score_clean)
+        if target is None:
+            raise ContractError(
+                "goal 'target': give the score to reach as `target`, in the model's native units."
+            )
+        return Goal(target=per_image(target, score_clean, "target"))
+
+    @final
+    def __call__(
+        self,
+        model: IQAModel,
+        images: torch.Tensor,
+        ref: torch.Tensor | None = None,
+        *,
+        goal: str,
+        budget: Budget,
+        seed: int = 0,
+        target: torch.Tensor | float | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> AttackResult:
+        """Attack `model` on `images`.
+
+        Args:
+            model: attacked as it is given; a defended model is just a model. It is left as it was found.
+            images: float32 (N, 3, H, W) in [0, 1].
+            ref: references of the same shape, for full-reference models; never perturbed.
+            goal: `up` (toward better quality, whichever way the model counts), `down`, `away`, `reflect` or
+                `target`.
+            budget: what may be spent.
+            seed: all randomness follows from it and from each image's pixels.
+            target: score to reach (number or (N,)), native units; goal `target` only.
+            labels: (N,) quality labels on the model's own scale, for attacks that read them.
+
+        Raises:
+            ContractError: images, goal, norm or budget do not fit the model or the attack.
+        """
+        check_inputs(model, images, ref)
+        self._check_request(model, goal, budget, target, labels)
+        with torch.inference_mode(False), torch.no_grad(), _frozen(model):
+            images = images.detach().clone()
+            ref = ref.detach().clone() if model.info.full_reference and ref is not None else None
+            snap(images, images, budget.norm, budget.eps)  # raises now if nothing on the grid is within reach
+            seeds = content_seeds(images, seed)
+            with _full_precision(images):
+                clean = score(model, images, ref, seeds=[derive_seed(s, "clean") for s in seeds])
+            objective = Objective(
+                model,
+                images,
+                ref,
+                goal=self.goal_for(goal, model, clean, target, labels),
+                score_clean=clean,
+                budget=budget,
+                seeds=seeds,
+                white_box=self.access == "white",
+            )
+            try:
+                with torch.enable_grad() if self.access == "white" else contextlib.nullcontext():
+                    returned = self.perturb(objective, images.clone(), budget, ImageRNG(seeds, images.device))
+                _check_returned(self, returned, images)
+                seen = (objective.tally.best_value > -torch.inf).view(-1, 1, 1, 1)
+                candidates = [
+                    returned.detach(),
+                    torch.where(seen, objective.tally.best_image, returned.detach()),
+                ]
+            except QueryBudgetExhaustedError:
+                candidates = [objective.tally.best_image]
+            if len(candidates) == 2 and torch.equal(*candidates):
+                candidates.pop()
+            with _full_precision(images):
+                best, best_score = self._judge(model, images, ref, objective, candidates, budget, seeds)
+        tally = objective.tally
+        return AttackResult(
+            images=best,
+            score_clean=clean,
+            score_adv=best_score,
+            queries=tally.queries,
+            gradients=tally.gradients,
+            zero_gradient=(tally.gradients > 0) & (tally.nonzero_gradients == 0),
+            linf=distance(best, images, "linf"),
+            l2=distance(best, images, "l2"),
+        )
+
+    def _check_request(
+        self,
+        model: IQAModel,
+        goal: str,
+        budget: Budget,
+        target: torch.Tensor | float | None,
+        labels: torch.Tensor | None,
+    ) -> None:
+        name = type(self).__name__
+        if goal not in GOALS:
+            raise ContractError(f"goal: expected one of {', '.join(GOALS)}, got {goal!r}.")
+        if goal not in self.goals:
+            raise ContractError(f"{name} serves the goals {', '.join(self.goals)}, got {goal!r}.")
+        if budget.norm not in self.norms:
+            raise ContractError(f"{name} serves the norms {', '.join(self.norms)}, got {budget.norm!r}.")
+        if target is not None and goal != "target":
+            raise ContractError(f"target: only the goal 'target' has one, got the goal {goal!r}.")
+        if self.needs_labels and labels is None:
+            raise ContractError(f"{name} reads quality labels: pass `labels`, on the model's own scale.")
+        draws = 1 if model.info.deterministic else budget.eot
+        if budget.queries is not None and budget.queries < draws:
+            raise ContractError(
+                f"budget: one evaluation of this randomized model takes eot = {draws} queries,"
+                f" got {budget.queries}; raise queries or lower eot."
+            )
+
+    @staticmethod
+    def _judge(
+        model: IQAModel,
+        x: torch.Tensor,
+        ref: torch.Tensor | None,
+        objective: Objective,
+        candidates: list[torch.Tensor],
+        budget: Budget,
+        seeds: list[int],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best candidate per image after rounding into the ball, by scores the attack has no part in."""
+        best, best_score = x, torch.full_like(objective.score_clean, torch.nan)
+        best_value = best_score
+        for candidate in candidates:
+            image = snap(candidate, x, budget.norm, budget.eps)
+            adv = score(model, image, ref, seeds=[derive_seed(s, "adv") for s in seeds])
+            value = objective.judge.value(adv, objective.score_clean)
+            wins = best_value.isnan() | (value > best_value)
+            best = torch.where(wins.view(-1, 1, 1, 1), image, best)
+            best_score, best_value = torch.where(wins, adv, best_score), torch.where(wins, value, best_value)
+        return best, best_score
+
+
+def per_image(numbers: torch.Tensor | float, score_clean: torch.Tensor, what: str) -> torch.Tensor:
+    """A number, or one per image, as float32 (N,). Raises `ContractError` for another shape or NaN."""
+    values = torch.as_tensor(numbers, dtype=torch.float32, device=score_clean.device).detach()
+    if values.ndim > 0 and values.shape != score_clean.shape:
+        raise ContractError(
+            f"{what}: expected a number or shape {tuple(score_clean.shape)}, got {tuple(values.shape)}."
+        )
+    if not bool(torch.isfinite(values).all()):
+        raise ContractError(f"{what}: expected finite numbers, got NaN or infinity.")
+    return values.expand_as(score_clean).clone()
+
+
+def score_range(model: IQAModel) -> tuple[float, float]:
+    """The model's score range. Raises `ContractError` when it is unknown."""
+    if model.info.score_range is None:
+        raise ContractError(
+            "goal 'reflect' mirrors scores within the model's range, which is unknown:"
+            " give `score_range` in the track or in ModelInfo."
+        )
+    return model.info.score_range
+
+
+def _check_returned(attack: Attack, returned: torch.Tensor, x: torch.Tensor) -> None:
+    name = type(attack).__name__
+    if not isinstance(returned, torch.Tensor) or returned.shape != x.shape:
+        got = tuple(returned.shape) if isinstance(returned, torch.Tensor) else type(returned).__name__
+        raise ContractError(f"{name}.perturb: expected images of shape {tuple(x.shape)}, got {got}.")
+    if returned.dtype != x.dtype or returned.device != x.device:
+        raise ContractError(
+            f"{name}.perturb: expected {x.dtype} on {x.device}, got {returned.dtype} on {returned.device}."
+        )
+    if not bool(torch.isfinite(returned).all()):
+        raise ContractError(f"{name}.perturb: returned NaN or infinite pixels.")
+
+
+@contextlib.contextmanager
+def _frozen(model: IQAModel) -> Iterator[None]:
+    """Evaluation mode for every module and no gradients for parameters, restored one by one afterwards.
+
+    Libraries call `backward()`, which would otherwise add to the gradients of the parameters.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for module, _ in modes:
+        module.training = False
+    for parameter in learned:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter in learned:
+            parameter.requires_grad_(True)
+
+
+def _full_precision(x: torch.Tensor) -> torch.autocast:
+    """Final scores are computed in float32, also when the attack runs under autocast."""
+    return torch.autocast(x.device.type, enabled=False)

@@ -1,0 +1,122 @@
+"""Balls around an image: distance, projection, random start, steepest step, and the 8-bit grid inside."""
+
+from __future__ import annotations
+
+import torch
+
+from iqa_robust.errors import ContractError
+from iqa_robust.images import LEVELS, to_8bit_grid
+from iqa_robust.models.randomness import ImageRNG
+
+TOLERANCE = 1e-6
+"""Slack for float32 rounding when a distance is compared with eps; a thousandth of a gray level is 4e-6."""
+
+_LEVEL_SLACK = 1e-4
+"""Slack in gray levels for float32 rounding of k/255 +- eps; in [0, 1] units it is below `TOLERANCE`."""
+
+
+def _per_image(values: torch.Tensor) -> torch.Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+def distance(z: torch.Tensor, x: torch.Tensor, norm: str) -> torch.Tensor:
+    """(N,) L-infinity or L2 distance of image batches in [0, 1] units."""
+    difference = (z - x).flatten(1)
+    if norm == "linf":
+        return difference.abs().amax(dim=1)
+    if norm == "l2":
+        return torch.linalg.vector_norm(difference, dim=1, dtype=torch.float64).float()
+    raise ContractError(f"norm: expected 'linf' or 'l2', got {norm!r}.")
+
+
+def inside(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Tensor:
+    """(N,) bool: whether `z` is within eps of `x`, up to float32 rounding (relative where eps exceeds 1)."""
+    return distance(z, x, norm) <= eps + TOLERANCE * max(1.0, eps)
+
+
+def project(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Tensor:
+    """The nearest image to `z` inside [0, 1] and the eps-ball around `x` (for L2: ball first, then clamp)."""
+    if norm == "linf":
+        return torch.minimum(torch.maximum(z, x - eps), x + eps).clamp(0, 1)
+    lengths = distance(z, x, norm).clamp_min(1e-12)
+    return (x + (z - x) * _per_image((eps / lengths).clamp(max=1))).clamp(0, 1)
+
+
+def random_start(x: torch.Tensor, norm: str, eps: float, rng: ImageRNG) -> torch.Tensor:
+    """A uniform draw from the ball around `x`, clamped to [0, 1]."""
+    if norm == "linf":
+        return (x + rng.uniform(x.shape[1:], -eps, eps)).clamp(0, 1)
+    direction = rng.normal(x.shape[1:])
+    direction = direction / _per_image(direction.flatten(1).norm(dim=1))
+    radius = eps * rng.uniform() ** (1 / x[0].numel())
+    return (x + _per_image(radius) * direction).clamp(0, 1)
+
+
+def steepest(gradient: torch.Tensor, norm: str) -> torch.Tensor:
+    """The unit step of the norm that rises fastest: the sign for L-infinity, the normalized gradient for L2.
+
+    It does not depend on the gradient's scale. Where the gradient is zero or not a number there is no step.
+    """
+    gradient = torch.nan_to_num(gradient)
+    if norm == "linf":
+        return gradient.sign()
+    largest = _per_image(gradient.flatten(1).abs().amax(dim=1))
+    scaled = gradient / torch.where(
+        largest > 0, largest, 1
+    )  # squares of very small or large values would be 0 or inf
+    return scaled / _per_image(scaled.flatten(1).norm(dim=1).clamp_min(1))
+
+
+def snap(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Tensor:
+    """The image on the 8-bit grid, inside the ball, that keeps the projection of `z` best.
+
+    For L-infinity it is the nearest one; for L2 see `_snap_l2`. Clean images on the grid always have one. A
+    clean image off the grid has one when eps reaches the next grid point.
+
+    Raises:
+        ContractError: an image off the grid has no grid point within eps.
+    """
+    z = project(z, x, norm, eps)
+    if norm == "linf":
+        low = torch.ceil((x - eps) * LEVELS - _LEVEL_SLACK)
+        high = torch.floor((x + eps) * LEVELS + _LEVEL_SLACK)
+        if bool((low > high).any()):
+            raise _off_grid(eps)
+        rounded = torch.round(z * LEVELS)
+        return torch.minimum(torch.maximum(rounded, low), high).clamp(0, LEVELS) / LEVELS
+    return _snap_l2(z, x, eps)
+
+
+def _snap_l2(z: torch.Tensor, x: torch.Tensor, eps: float) -> torch.Tensor:
+    """Round, and give the perturbation the length back that rounding took.
+
+    A dense perturbation that is small everywhere would round to nothing. Its direction is therefore stretched
+    until its rounding is as long as the perturbation was, or shrunk where rounding left the ball. The length
+    of the rounding grows with the scale, so bisection finds the longest one that fits.
+    """
+    best = to_8bit_grid(x)
+    if not bool(inside(best, x, "l2", eps).all()):
+        raise _off_grid(eps)
+    direction, whole = z - x, to_8bit_grid(z)
+    wanted, length = distance(z, x, "l2"), distance(whole, x, "l2")
+    fits = inside(whole, x, "l2", eps)
+    best = torch.where(_per_image(fits), whole, best)
+    unfinished = ~fits | (length < wanted)
+    limit = torch.where(fits, wanted, torch.full_like(wanted, eps)) + TOLERANCE
+    largest = direction.flatten(1).abs().amax(dim=1).clamp_min(TOLERANCE)
+    low = fits.to(z.dtype)
+    high = torch.where(fits, (2 * wanted / largest).clamp_min(1), torch.ones_like(low))
+    for _ in range(16 if bool(unfinished.any()) else 0):
+        middle = (low + high) / 2
+        candidate = to_8bit_grid(x + _per_image(middle) * direction)
+        short = distance(candidate, x, "l2") <= limit
+        best = torch.where(_per_image(short & unfinished), candidate, best)
+        low, high = torch.where(short, middle, low), torch.where(short, high, middle)
+    return best
+
+
+def _off_grid(eps: float) -> ContractError:
+    return ContractError(
+        f"images: a budget of eps = {eps * LEVELS:.3g}/255 reaches no point of the 8-bit grid from these"
+        " images; round them first with iqa_robust.images.to_8bit_grid."
+    )

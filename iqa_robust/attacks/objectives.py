@@ -1,0 +1,247 @@
+"""What an attacker maximizes: a goal on one model, with every evaluation counted and the best image kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from iqa_robust.attacks.norms import inside
+from iqa_robust.errors import ContractError
+from iqa_robust.models.base import IQAModel
+from iqa_robust.models.randomness import derive_seed, seeded
+from iqa_robust.records import Budget
+
+
+class QueryBudgetExhaustedError(Exception):
+    """An image has no queries left. The base class then ends the attack and keeps the best images found."""
+
+
+@dataclass
+class Tally:
+    """What an attack has spent, and the best feasible image seen, per image."""
+
+    queries: torch.Tensor
+    gradients: torch.Tensor
+    nonzero_gradients: torch.Tensor
+    best_value: torch.Tensor
+    best_image: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Where the attacker wants the score.
+
+    `sign` (N,) is the direction of a push in native units: +1 where a higher score is wanted. `target` (N,)
+    is the score wanted, for the goals that have one. Both are None for `away`, where any distance from the
+    clean score counts.
+    """
+
+    sign: torch.Tensor | None = None
+    target: torch.Tensor | None = None
+
+    def value(self, scores: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """The quantity to maximize, (N,), in native units of the score."""
+        if self.target is not None:
+            return -(scores - self.target).abs()
+        shift = scores - clean
+        if self.sign is not None:
+            return self.sign * shift
+        return torch.where(shift >= 0, shift, -shift)  # unlike abs(), it has a slope at the clean image
+
+    def select(self, index: torch.Tensor) -> Goal:
+        """The goal of some of the images."""
+        return Goal(
+            None if self.sign is None else self.sign[index],
+            None if self.target is None else self.target[index],
+        )
+
+
+class Objective:
+    """`objective(z) -> (N,)`, to be maximized; higher is better for the attacker.
+
+    White-box attacks may differentiate it, through autograd or with `gradient`; it refuses black-box attacks.
+    Randomized models are averaged over `budget.eot` draws, each counted. `index` names the images of the
+    batch that `z` holds, for attacks that let finished images leave, or that try an image several times in
+    one call: each of these is counted.
+    """
+
+    def __init__(
+        self,
+        model: IQAModel,
+        x: torch.Tensor,
+        ref: torch.Tensor | None,
+        *,
+        goal: Goal,
+        score_clean: torch.Tensor,
+        budget: Budget,
+        seeds: list[int],
+        white_box: bool,
+        judge: Goal | None = None,
+        tally: Tally | None = None,
+    ) -> None:
+        """`score_clean` (N,) are the model's clean scores; `seeds` (N) name the draws of randomized models.
+
+        `judge` is the goal by which the best image is kept, when it is not the one that is climbed (`sides`).
+        """
+        self.goal = goal
+        self.judge = judge or goal
+        self.score_clean = score_clean
+        self.white_box = white_box
+        self._model, self._x, self._ref, self._budget, self._seeds = model, x, ref, budget, seeds
+        n = x.shape[0]
+        counts = torch.zeros(n, dtype=torch.int64)
+        self.tally = tally or Tally(
+            queries=counts.clone(),
+            gradients=counts.clone(),
+            nonzero_gradients=counts.clone(),
+            best_value=torch.full((n,), -torch.inf, device=x.device),
+            best_image=x.clone(),
+        )
+        self._draws = 1 if model.info.deterministic else budget.eot
+
+    def sides(self) -> list[Objective]:
+        """For the goal `away`, one objective per direction that shares counts and best image; else itself."""
+        if self.goal.sign is not None or self.goal.target is not None:
+            return [self]
+        up = torch.ones_like(self.score_clean)
+        return [self._with_goal(Goal(sign=up)), self._with_goal(Goal(sign=-up))]
+
+    def toward(self, target: torch.Tensor) -> Objective:
+        """The same images with a score (N,) to reach, sharing counts and best image."""
+        return self._with_goal(Goal(target=target))
+
+    def _with_goal(self, goal: Goal) -> Objective:
+        return Objective(
+            self._model,
+            self._x,
+            self._ref,
+            goal=goal,
+            judge=self.judge,
+            score_clean=self.score_clean,
+            budget=self._budget,
+            seeds=self._seeds,
+            white_box=self.white_box,
+            tally=self.tally,
+        )
+
+    def remaining(self) -> torch.Tensor:
+        """(N,) evaluations each image has left; a very large number when the budget sets no limit."""
+        if self._budget.queries is None:
+            return torch.full_like(self.tally.queries, 2**62)
+        return (self._budget.queries - self.tally.queries).div(self._draws, rounding_mode="floor")
+
+    def __call__(self, z: torch.Tensor, index: torch.Tensor | None = None) -> torch.Tensor:
+        """Values (n,) of images `z` (n, 3, H, W), which are the images `index` (n,) of the batch, or all.
+
+        Raises:
+            ContractError: a black-box attack passes a tensor that requires a gradient.
+            QueryBudgetExhaustedError: one of the images has no query left.
+        """
+        index = self._indices(z, index)
+        if z.requires_grad and torch.is_grad_enabled():
+            if not self.white_box:
+                raise ContractError(
+                    "objective: this attack is black-box, so it may not differentiate the model."
+                )
+            z = z.view_as(z)  # a tensor of this call alone, so that its hook fires for this call alone
+            value = self._evaluate(z, index) + 0 * z.flatten(1).sum(
+                dim=1
+            )  # a model without a slope has a zero slope
+            value.register_hook(lambda _: self._count_gradients(index))
+            z.register_hook(lambda slope: self._note_zero(index, slope))
+            return value
+        with torch.no_grad():
+            return self._evaluate(z, index)
+
+    def gradient(
+        self, z: torch.Tensor, index: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values (n,) and gradients (n, 3, H, W) at `z`, one draw in memory at a time; raises as `__call__`.
+
+        For a randomized model it is the gradient of the value of the mean score: the mean gradient of the
+        score, times the slope of the goal there.
+        """
+        if not self.white_box:
+            raise ContractError("objective: this attack is black-box, so it may not differentiate the model.")
+        index = self._indices(z, index)
+        self._spend(index)
+        scores = torch.zeros(z.shape[0], device=z.device)
+        slope = torch.zeros_like(z)
+        calls = self.tally.gradients[index.cpu()].clone()
+        for draw in range(self._draws):
+            leaf = z.detach().requires_grad_(True)
+            with torch.enable_grad(), seeded(self._draw_seeds(index, calls, draw)):
+                one = self._model(leaf, self._reference(index)).float()
+                if one.requires_grad:
+                    slope += torch.autograd.grad(one.sum(), leaf, materialize_grads=True)[0]
+            scores += one.detach()
+        scores = scores / self._draws
+        self._keep_best(z.detach(), index, scores)
+        with torch.enable_grad():
+            leaf = scores.requires_grad_(True)
+            value = self.goal.select(index).value(leaf, self.score_clean[index])
+            factor = torch.autograd.grad(value.sum(), leaf)[0] / self._draws
+        slope = slope * factor.view(-1, 1, 1, 1)
+        self._count_gradients(index)
+        self._note_zero(index, slope)
+        return value.detach(), slope
+
+    def _evaluate(self, z: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        calls = self.tally.queries[index.cpu()].clone()
+        self._spend(index)
+        total = torch.zeros(z.shape[0], device=z.device)
+        for draw in range(self._draws):
+            with seeded(self._draw_seeds(index, calls, draw)):
+                total = total + self._model(z, self._reference(index)).float()
+        scores = total / self._draws
+        self._keep_best(z.detach(), index, scores.detach())
+        return self.goal.select(index).value(scores, self.score_clean[index])
+
+    def _indices(self, z: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
+        index = torch.arange(self._x.shape[0], device=self._x.device) if index is None else index
+        if z.shape != (len(index), *self._x.shape[1:]):
+            raise ContractError(
+                f"objective: expected images of shape {(len(index), *self._x.shape[1:])},"
+                f" got {tuple(z.shape)}."
+            )
+        return index
+
+    def _reference(self, index: torch.Tensor) -> torch.Tensor | None:
+        return None if self._ref is None else self._ref[index]
+
+    def _draw_seeds(self, index: torch.Tensor, calls: torch.Tensor, draw: int) -> list[int]:
+        if self._model.info.deterministic:
+            return [0] * len(index)
+        return [
+            derive_seed(self._seeds[i], "eot", call, draw)
+            for i, call in zip(index.tolist(), calls.tolist(), strict=True)
+        ]
+
+    def _spend(self, index: torch.Tensor) -> None:
+        times = torch.bincount(index.cpu(), minlength=self._x.shape[0])
+        if bool((times > self.remaining()).any()):
+            raise QueryBudgetExhaustedError
+        self.tally.queries += times * self._draws
+
+    def _count_gradients(self, index: torch.Tensor) -> None:
+        self.tally.gradients += torch.bincount(index.cpu(), minlength=self._x.shape[0]) * self._draws
+
+    def _note_zero(self, index: torch.Tensor, gradient: torch.Tensor) -> None:
+        nonzero = (gradient != 0).flatten(1).any(dim=1)
+        self.tally.nonzero_gradients += torch.bincount(index[nonzero].cpu(), minlength=self._x.shape[0])
+
+    def _keep_best(self, z: torch.Tensor, index: torch.Tensor, scores: torch.Tensor) -> None:
+        """Remember `z` where it is feasible and better than what was seen, by the caller's own goal."""
+        value = self.judge.select(index).value(scores, self.score_clean[index])
+        feasible = inside(z, self._x[index], self._budget.norm, self._budget.eps)
+        feasible &= ((z >= 0) & (z <= 1)).flatten(1).all(dim=1)
+        value = torch.where(feasible & ~value.isnan(), value, -torch.inf)
+        top = self.tally.best_value.scatter_reduce(0, index, value, "amax")
+        winners = ((value == top[index]) & (value > self.tally.best_value[index])).nonzero().squeeze(1)
+        # An image named several times has one winner, the first: two writes to one place would mix pixels.
+        first = torch.full_like(top, len(index), dtype=torch.int64)
+        first = first.scatter_reduce(0, index[winners], winners, "amin")
+        improved = (first < len(index)).nonzero().squeeze(1)
+        self.tally.best_value.copy_(top)
+        self.tally.best_image[improved] = z[first[improved]]

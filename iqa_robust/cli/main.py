@@ -1,0 +1,41 @@
+"""`iqa-robust`: assembles the verbs and turns errors into one sentence and an exit status."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from iqa_robust.cli import check, list_names, report, run, submit_check, table, train
+from iqa_robust.errors import IqaRobustError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="iqa-robust",
+    help="The adversarial-robustness benchmark for image-quality-assessment models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("list")(list_names.command)
+app.command("run")(run.command)
+app.command("table")(table.command)
+app.command("report")(report.command)
+app.command("train")(train.command)
+app.command("check")(check.command)
+app.command("submit-check")(submit_check.command)
+
+
+def main() -> None:
+    """Run a verb. Exit status: 0 done, 1 failed cells, 2 wrong request, 130 interrupted."""
+    try:
+        app()
+    except IqaRobustError as error:
+        for line in str(error).splitlines():
+            print(f"iqa-robust: {line}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:
+            print("iqa-robust: interrupted; what was finished is kept, the same command resumes.", file=sys.stderr)
+        raise

@@ -1,0 +1,24 @@
+"""Defenses: `names()`, `get(name)`, `create(name, **params)`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from iqa_robust.registry import Registry
+
+if TYPE_CHECKING:
+    from iqa_robust.defenses.base import Defense
+
+registry: Registry[Defense] = Registry(
+    "defense",
+    base="iqa_robust.defenses.base:Defense",
+    builtins={
+        "bit-depth": "iqa_robust.defenses.bit_depth:BitDepth",
+        "dncnn": "iqa_robust.defenses.dncnn:DnCNN",
+        "gaussian": "iqa_robust.defenses.gaussian:Gaussian",
+        "jpeg": "iqa_robust.defenses.jpeg:JPEG",
+        "median": "iqa_robust.defenses.median:Median",
+        "random-crop": "iqa_robust.defenses.random_crop:RandomCrop",
+    },
+)
+names, get, create = registry.names, registry.get, registry.create

@@ -1,0 +1,103 @@
+"""The contract every defense keeps: `wrap(model) -> model`, never editing the model it is given."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+
+from iqa_robust.errors import ContractError
+from iqa_robust.models.base import IQAModel
+from iqa_robust.models.randomness import draws, seeded
+
+
+class Defense(ABC):
+    """Turns a model into a harder model. The constructor is the configuration: keyword-only, JSON-able, no I/O."""
+
+    deterministic: ClassVar[bool] = True
+    """False for a randomized defense: attacks then average over draws, scores over recorded seeds."""
+
+    @abstractmethod
+    def wrap(self, model: IQAModel) -> IQAModel:
+        """A defended model. The given one is neither edited nor copied."""
+
+
+class Purifier(Defense):
+    """A defense that changes the image before the model.
+
+    `purify` is what is scored. `surrogate` is what the attacker differentiates: every purifier must say what it is,
+    because a step without a gradient would silently turn the attack off.
+    """
+
+    keeps_geometry: ClassVar[bool] = True
+    """False when the purified image has another size or frame, so that it no longer fits a reference."""
+
+    @abstractmethod
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) in [0, 1] -> (N, 3, H', W') in [0, 1]; what is scored."""
+
+    @abstractmethod
+    def surrogate(self, x: torch.Tensor) -> torch.Tensor:
+        """The differentiable stand-in, of the shape `purify` returns; only its slope is used."""
+
+    def wrap(self, model: IQAModel) -> IQAModel:
+        """The model behind this purifier.
+
+        Raises:
+            ContractError: the model is full-reference and the purifier moves the frame.
+        """
+        if model.info.full_reference and not self.keeps_geometry:
+            raise ContractError(
+                f"{type(self).__name__} changes the frame of the image, so it cannot defend a full-reference model."
+            )
+        return PurifiedModel(self, model)
+
+
+class DifferentiablePurifier(Purifier):
+    """A purifier whose own gradient is exact: it is its own surrogate."""
+
+    def surrogate(self, x: torch.Tensor) -> torch.Tensor:
+        """`purify` itself."""
+        return self.purify(x)
+
+
+class PurifiedModel(IQAModel):
+    """`model(purify(x))`, with the slope of the surrogate where gradients are asked for (BPDA, Athalye et al. 2018)."""
+
+    def __init__(self, purifier: Purifier, model: IQAModel) -> None:
+        """References, if any, are passed on unchanged: they are the defender's own."""
+        super().__init__()
+        self.purifier = purifier
+        self.model = model
+        self.info = dataclasses.replace(
+            model.info, deterministic=model.info.deterministic and type(purifier).deterministic
+        )
+        self.training = model.training
+
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        """Scores (N,)."""
+        return self.model(self._purified(x), ref)
+
+    def _purified(self, x: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.purifier, DifferentiablePurifier) or not (
+            torch.is_grad_enabled() and x.requires_grad
+        ):
+            return self.purifier.purify(x)
+        if type(self.purifier).deterministic:
+            with torch.no_grad():
+                exact = self.purifier.purify(x)
+            slope = self.purifier.surrogate(x)
+        else:  # both must see the same draw
+            seeds = [int(seed) for seed in draws(x.shape[0]).integers(0, 2**62)]
+            with torch.no_grad(), seeded(seeds):
+                exact = self.purifier.purify(x)
+            with seeded(seeds):
+                slope = self.purifier.surrogate(x)
+        if slope.shape != exact.shape:
+            raise ContractError(
+                f"{type(self.purifier).__name__}.surrogate: expected the shape of purify {tuple(exact.shape)},"
+                f" got {tuple(slope.shape)}."
+            )
+        return slope + (exact - slope).detach()

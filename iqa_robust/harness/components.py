@@ -1,0 +1,91 @@
+"""Components of a spec, made from the registries and back into objects."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from iqa_robust import attacks, datasets, defenses, models
+from iqa_robust.attacks.base import Attack
+from iqa_robust.datasets.base import Dataset
+from iqa_robust.defenses.base import Defense
+from iqa_robust.errors import RequestError
+from iqa_robust.models.base import IQAModel, with_score_range
+from iqa_robust.records import Component
+from iqa_robust.registry import Registry
+
+T = TypeVar("T")
+
+
+def describe(registry: Registry[T], name: str, params: Mapping[str, Any], label: str | None = None) -> Component:
+    """A component with every default of the constructor filled in, and the distribution it comes from.
+
+    Raises:
+        UnknownNameError, PluginError: the name cannot be used.
+        RequestError: the constructor does not take the parameters.
+    """
+    cls = registry.get(name)
+    entry = registry.entry(name)
+    try:
+        bound = inspect.signature(cls).bind(**params)
+    except TypeError as error:
+        accepted = ", ".join(inspect.signature(cls).parameters) or "none"
+        raise RequestError(f"{registry.kind} {name!r}: {error}; it takes: {accepted}.") from error
+    bound.apply_defaults()
+    filled = {key: value for key, value in bound.arguments.items() if key not in ("kwargs", "args")}
+    return Component(
+        name=name, params=filled, label=label or "", distribution=entry.distribution, version=entry.version
+    )
+
+
+def describe_object(thing: object, registry: Registry[Any]) -> Component:
+    """A component for an object that was handed over instead of named: its registry name where it has one."""
+    cls = type(thing)
+    for name in registry.names():
+        entry = registry.entry(name)
+        if entry.target == f"{cls.__module__}:{cls.__qualname__}":
+            return Component(
+                name=name, params=_stored(thing), distribution=entry.distribution, version=entry.version
+            )
+    return Component(name=f"{cls.__module__}.{cls.__qualname__}", params=_stored(thing))
+
+
+def _stored(thing: object) -> dict[str, Any]:
+    """The constructor's parameters as the object stores them; only what is JSON."""
+    stored = {}
+    for key in inspect.signature(type(thing)).parameters:
+        value = getattr(thing, key, None)
+        try:
+            json.dumps(value)
+        except TypeError:
+            continue
+        stored[key] = value
+    return stored
+
+
+def make_dataset(component: Component, data_root: Path | None) -> Dataset:
+    """The dataset, rooted below `data_root` where it needs files and states no root of its own."""
+    cls = datasets.get(component.name)
+    params = dict(component.params)
+    if cls.folders and params.get("root") is None and data_root is not None:
+        params["root"] = str(cls.locate(data_root))
+    return datasets.create(component.name, **params)
+
+
+def make_model(component: Component, score_range: tuple[float, float] | None) -> IQAModel:
+    """The model in evaluation mode, with the track's frozen scale where one is given."""
+    model = models.create(component.name, **component.params).eval()
+    return model if score_range is None else with_score_range(model, score_range).eval()
+
+
+def make_defense(component: Component | None) -> Defense | None:
+    """The defense, or None for the bare model."""
+    return None if component is None else defenses.create(component.name, **component.params)
+
+
+def make_attack(component: Component) -> Attack:
+    """The attack."""
+    return attacks.create(component.name, **component.params)

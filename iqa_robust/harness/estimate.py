@@ -1,0 +1,64 @@
+"""What a plan will cost: passes counted by the attacks, seconds measured on one image of the dataset."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from iqa_robust.harness.components import make_attack, make_defense, make_model
+from iqa_robust.harness.environment import pick_device
+from iqa_robust.harness.plan import Plan
+from iqa_robust.harness.run import group_by_attack
+from iqa_robust.harness.system import System
+from iqa_robust.models.base import IQAModel
+from iqa_robust.records import RunSpec
+
+
+@dataclass(frozen=True)
+class CellCost:
+    """A cell and the seconds its attack is expected to take; 0 where another cell's attack is reused."""
+
+    spec: RunSpec
+    seconds: float
+
+
+def estimate(plan: Plan, device: str = "auto") -> list[CellCost]:
+    """One estimate per cell, in plan order. Times one forward and one backward pass per attacked model."""
+    picked = pick_device(device)
+    rows = plan.dataset.rows()
+    item = plan.dataset.load(rows[len(rows) // 2])
+    x = item.x[None].to(picked)
+    ref = None if item.ref is None else item.ref[None].to(picked)
+    timed: dict[str, tuple[float, float]] = {}
+    costs: dict[str, float] = {}
+    for group in group_by_attack(plan.cells):
+        spec = group[0]
+        defense = None if spec.knowledge == "oblivious" else spec.defense
+        key = repr((spec.model, defense))
+        if key not in timed:
+            model = make_model(spec.model, spec.score_range).to(picked)
+            timed[key] = _passes(System(model, make_defense(defense)).scored, x, ref)
+        forward, backward = timed[key]
+        queries, gradients = make_attack(spec.attack).cost(spec.budget, spec.goal)
+        per_image = (queries + 3) * forward + gradients * backward
+        costs[spec.digest] = per_image * len(rows)
+        for other in group[1:]:
+            costs[other.digest] = 3 * forward * len(rows)
+    return [CellCost(spec, costs[spec.digest]) for spec in plan.cells]
+
+
+def _passes(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> tuple[float, float]:
+    """Seconds of a forward pass and of a backward pass on one image, after one of each to warm up."""
+    ref = ref if model.info.full_reference else None
+    forward = backward = 0.0
+    for _ in range(2):
+        leaf = x.clone().requires_grad_(True)
+        start = time.perf_counter()
+        score = model(leaf, ref).sum()
+        middle = time.perf_counter()
+        if score.requires_grad:
+            score.backward()
+        forward, backward = middle - start, time.perf_counter() - middle
+    return forward, backward

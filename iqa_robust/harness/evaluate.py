@@ -1,0 +1,99 @@
+"""One cell from Python, on objects instead of names."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import iqa_robust
+from iqa_robust import attacks, datasets, defenses, models
+from iqa_robust.attacks.base import Attack
+from iqa_robust.datasets.base import Dataset
+from iqa_robust.defenses.base import Defense
+from iqa_robust.errors import ContractError
+from iqa_robust.harness.components import describe_object
+from iqa_robust.harness.environment import pick_device, prepare_numerics
+from iqa_robust.harness.execute import Job, run_job
+from iqa_robust.harness.flags import find_flags
+from iqa_robust.models.base import IQAModel, wrap
+from iqa_robust.records import Budget, RunRecord, RunSpec
+from iqa_robust.tables.board import row
+
+
+class Evaluation(RunRecord):
+    """The record of a cell, with its measures."""
+
+    def measures(self) -> dict[str, Any]:
+        """The board's columns of this record, and the measures the board has no room for."""
+        return row(self)
+
+
+def evaluate(
+    model: Any,
+    dataset: Dataset | str,
+    attack: Attack | str,
+    defense: Defense | str | None = None,
+    *,
+    budget: Budget | None = None,
+    goal: str = "away",
+    knowledge: str = "adaptive",
+    seed: int = 0,
+    target: float | None = None,
+    device: str = "auto",
+    batch_size: int = 8,
+) -> Evaluation:
+    """Attack `model`, behind `defense` if one is given, on every image of `dataset`.
+
+    Args:
+        model: an IQA model, a registry name, or any module from (N, 3, H, W) in [0, 1] to N scores.
+        dataset: a dataset or a registry name.
+        attack: an attack or a registry name.
+        defense: a defense or a registry name; None for the bare model.
+        budget: what the attacker may spend; `Budget()` when not given.
+        goal: `up`, `down`, `away`, `reflect` or `target` (then `target` is the score to reach, native units).
+        knowledge: `adaptive` or `black-box` attack the defended model, `oblivious` the bare one.
+        seed: of all randomness.
+        target: see `goal`.
+        device: `auto`, `cpu` or `cuda`.
+        batch_size: images per batch; results do not depend on it.
+
+    Returns:
+        A record with `.images` (a row per image) and `.measures()`. A failed attack gives a record with status
+        `failed` and the reason.
+
+    Raises:
+        ContractError, RequestError, UnknownNameError, DataError: the request cannot be carried out.
+    """
+    prepare_numerics()
+    model = models.create(model) if isinstance(model, str) else model
+    model = wrap(model)
+    dataset = datasets.create(dataset) if isinstance(dataset, str) else dataset
+    attack = attacks.create(attack) if isinstance(attack, str) else attack
+    defense = defenses.create(defense) if isinstance(defense, str) else defense
+    if goal not in attack.goals:
+        raise ContractError(f"{type(attack).__name__} serves the goals {', '.join(attack.goals)}, got {goal!r}.")
+    spec = RunSpec(
+        track="",
+        dataset=describe_object(dataset, datasets.registry),
+        manifest=dataset.manifest(),
+        model=describe_object(model, models.registry),
+        weights_sha256=model.info.weights_sha256,
+        score_range=model.info.score_range,
+        defense=None if defense is None else describe_object(defense, defenses.registry),
+        attack=describe_object(attack, attacks.registry),
+        goal=goal,
+        target=target,
+        budget=budget or Budget(),
+        knowledge=knowledge,
+        seed=seed,
+        package_version=iqa_robust.__version__,
+    )
+    modes = [(module, module.training) for module in model.modules()]
+    job = Job((spec,), dataset, model.eval(), (defense,), attack, pick_device(device), batch_size=batch_size)
+    try:
+        record = run_job(job)[0]
+    finally:
+        for module, training in modes:
+            module.training = training
+    fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    return Evaluation(**{**fields, "flags": find_flags(record, [record])})

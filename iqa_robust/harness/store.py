@@ -1,0 +1,114 @@
+"""The folder of a run: finished records, and the parts of cells that are under way.
+
+    DIR/runs/<digest>.json + .parquet       a finished cell
+    DIR/runs/<digest>.parts/<hash>.parquet  one finished batch of a cell under way
+
+A part is written under a temporary name and renamed, so a kill loses at most the batch in hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from iqa_robust.errors import RecordError, StorageError
+from iqa_robust.records import RunRecord, read_images, read_record, write_images, write_record
+
+
+class Store:
+    """Records and parts below `folder/runs`."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is the `--out` of a run; it is made when the first thing is written."""
+        self.folder = folder
+        self.runs = folder / "runs"
+
+    def prepare(self) -> None:
+        """Make the folder and see that it can be written. Raises `StorageError`."""
+        try:
+            self.runs.mkdir(parents=True, exist_ok=True)
+            probe = self.runs / ".writable"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise StorageError(f"{self.folder}: cannot be written ({error.strerror}); give another --out.") from error
+
+    def check_version(self, package_version: str) -> None:
+        """Refuse to mix records of two versions of the package in one folder. Raises `RecordError`."""
+        for path in sorted(self.runs.glob("*.json")):
+            other = read_record(path).spec.package_version
+            if other != package_version:
+                raise RecordError(
+                    f"{self.folder}: holds records of iqa_robust {other}, this is {package_version};"
+                    " numbers of two versions do not belong in one board, so give another --out."
+                )
+
+    def finished(self, digest: str) -> bool:
+        """Whether the cell has a whole record that did not fail; a broken or failed one is run again."""
+        path = self.runs / f"{digest}.json"
+        if not path.is_file():
+            return False
+        try:
+            return read_record(path).status != "failed"
+        except RecordError:
+            return False
+
+    def parts(self, digest: str) -> pd.DataFrame | None:
+        """The rows finished so far of a cell under way, or None. A broken part counts as not there."""
+        frames = []
+        for path in sorted(self._parts_folder(digest).glob("*.parquet")):
+            try:
+                frames.append(read_images(path))
+            except (OSError, ValueError):
+                path.unlink()
+        return pd.concat(frames, ignore_index=True) if frames else None
+
+    def write_part(self, digest: str, rows: pd.DataFrame) -> None:
+        """Keep one finished batch."""
+        name = hashlib.sha256("\n".join(rows["image_id"]).encode()).hexdigest()[:16]
+        with _storage_errors(self.folder):
+            write_images(self._parts_folder(digest) / f"{name}.parquet", rows)
+
+    def write(self, record: RunRecord) -> None:
+        """Keep a finished record; its parts go unless it failed and a later run may use them."""
+        with _storage_errors(self.folder):
+            write_record(self.runs, record)
+        if record.status != "failed":
+            shutil.rmtree(self._parts_folder(record.digest), ignore_errors=True)
+
+    def read(self, digest: str) -> RunRecord | None:
+        """The record of a cell, or None."""
+        path = self.runs / f"{digest}.json"
+        return read_record(path) if path.is_file() else None
+
+    def replace_flags(self, record: RunRecord, flags: tuple[str, ...]) -> RunRecord:
+        """Store other flags for a record, when they differ."""
+        if flags == record.flags:
+            return record
+        changed = dataclasses.replace(record, flags=flags)
+        self.write(changed)
+        return changed
+
+    def _parts_folder(self, digest: str) -> Path:
+        return self.runs / f"{digest}.parts"
+
+
+class _storage_errors:  # noqa: N801 - used as a statement
+    """Turns an `OSError` of the file system into the sentence a user can act on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise StorageError(
+                f"{self.folder}: writing failed ({error.strerror or error}); what was finished is kept,"
+                " free some space and give the same command again."
+            ) from error

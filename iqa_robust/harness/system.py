@@ -1,0 +1,101 @@
+"""What a cell attacks and what it scores: the bare model, the defended model, or one for the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from iqa_robust.attacks.base import Attack, AttackResult
+from iqa_robust.defenses.base import Defense
+from iqa_robust.models.base import IQAModel, score
+from iqa_robust.models.randomness import content_seeds, derive_seed
+from iqa_robust.records import RunSpec
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one size with their labels, on the device."""
+
+    ids: tuple[str, ...]
+    reference_ids: tuple[str | None, ...]
+    x: torch.Tensor
+    ref: torch.Tensor | None
+    mos: torch.Tensor
+
+
+@dataclass(frozen=True)
+class BatchScores:
+    """Scores (N,) of one batch in one cell. `defended` is None for the bare model."""
+
+    clean: torch.Tensor
+    defended_clean: torch.Tensor | None
+    adv: torch.Tensor
+
+
+class System:
+    """A bare model with, possibly, its defended twin."""
+
+    def __init__(self, bare: IQAModel, defense: Defense | None) -> None:
+        """The defended model is made by `defense.wrap`; the bare one is not touched."""
+        self.bare = bare
+        self.defended = None if defense is None else defense.wrap(bare).eval()
+
+    @property
+    def scored(self) -> IQAModel:
+        """The model whose scores on attacked images count."""
+        return self.bare if self.defended is None else self.defended
+
+    def attacked(self, knowledge: str) -> IQAModel:
+        """The model the attacker works on."""
+        return self.bare if knowledge == "oblivious" else self.scored
+
+
+def run_attack(
+    attack: Attack, model: IQAModel, batch: Batch, spec: RunSpec, labels: torch.Tensor | None
+) -> AttackResult:
+    """One attack of one batch, as the spec asks for it."""
+    return attack(
+        model,
+        batch.x,
+        batch.ref,
+        goal=spec.goal,
+        budget=spec.budget,
+        seed=spec.seed,
+        target=spec.target,
+        labels=labels,
+    )
+
+
+def score_batch(system: System, batch: Batch, result: AttackResult, attacked: IQAModel, seed: int) -> BatchScores:
+    """Final scores in fp32. What the attack's own judge has scored already is not scored again.
+
+    Clean and attacked images see different draws of a randomized defense: shared noise would hide part of the shift.
+    """
+    seeds = content_seeds(batch.x, seed)
+
+    def scores(model: IQAModel, x: torch.Tensor, when: str) -> torch.Tensor:
+        ref = batch.ref if model.info.full_reference else None
+        return score(model, x, ref, seeds=[derive_seed(s, when) for s in seeds])
+
+    clean = result.score_clean if attacked is system.bare else scores(system.bare, batch.x, "clean")
+    if system.defended is None:
+        return BatchScores(clean, None, result.score_adv)
+    if attacked is system.defended:
+        return BatchScores(clean, result.score_clean, result.score_adv)
+    return BatchScores(
+        clean, scores(system.defended, batch.x, "clean"), scores(system.defended, result.images, "adv")
+    )
+
+
+def labels_on_score_scale(
+    mos: torch.Tensor, mos_range: tuple[float, float], mos_higher_is_better: bool, model: IQAModel
+) -> torch.Tensor | None:
+    """MOS (N,) mapped linearly onto the model's score range, best to best; None when the range is unknown."""
+    if model.info.score_range is None:
+        return None
+    low, high = model.info.score_range
+    share = (mos - mos_range[0]) / (mos_range[1] - mos_range[0])
+    if mos_higher_is_better != model.info.higher_is_better:
+        share = 1 - share
+    return (low + share * (high - low)).float()

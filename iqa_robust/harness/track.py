@@ -1,0 +1,223 @@
+"""Tracks: frozen protocols as TOML files, validated whole before anything runs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from iqa_robust.errors import ContractError, RequestError
+from iqa_robust.records import Budget
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+BARE = "none"
+"""Name of the row without a defense."""
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+-]*$", max_length=80)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DatasetEntry(_Section):
+    """Which images, and in which form."""
+
+    name: str
+    params: dict[str, Any] = {}
+    manifest: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    n_images: int | None = Field(default=None, ge=1)
+
+
+class ModelEntry(_Section):
+    """A model, its label in tables, and the frozen scale of its scores."""
+
+    name: str
+    label: Label | None = None
+    params: dict[str, Any] = {}
+    score_range: tuple[float, float] | None = None
+
+    @field_validator("score_range", mode="before")
+    @classmethod
+    def _as_range(cls, value: Any) -> Any:
+        if isinstance(value, list) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value):
+            if not value[0] < value[1]:
+                raise ValueError(f"expected [low, high] with low < high, got {value}")
+            return tuple(float(v) for v in value)
+        return value
+
+
+class DefenseEntry(_Section):
+    """A defense and its label; the name `none` is the bare model."""
+
+    name: str
+    label: Label | None = None
+    params: dict[str, Any] = {}
+
+
+class AttackDefaults(_Section):
+    """What an attack of the track may spend and where it wants the score, unless it says otherwise."""
+
+    goal: Literal["up", "down", "away", "reflect", "target"] = "away"
+    target: float | None = None
+    norm: Literal["linf", "l2"] = "linf"
+    eps_255: tuple[float, ...] = (4.0,)
+    steps: int = 10
+    queries: int | None = None
+    eot: int = 8
+    knowledge: tuple[Literal["oblivious", "adaptive", "black-box"], ...] | None = None
+
+    @field_validator("eps_255", mode="before")
+    @classmethod
+    def _as_floats(cls, value: Any) -> Any:
+        values = value if isinstance(value, list) else [value]
+        if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+            return tuple(float(v) for v in values)
+        return value
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _as_float(cls, value: Any) -> Any:
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("knowledge", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _possible(self) -> AttackDefaults:
+        if not self.eps_255:
+            raise ValueError("eps_255: expected at least one radius")
+        if self.goal == "target" and self.target is None:
+            raise ValueError("goal 'target' needs `target`, the score to reach in the model's native units")
+        try:
+            self.budgets()
+        except ContractError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def budgets(self) -> Iterator[Budget]:
+        """One budget per radius."""
+        return iter(
+            [
+                Budget(norm=self.norm, eps_255=eps, steps=self.steps, queries=self.queries, eot=self.eot)
+                for eps in self.eps_255
+            ]
+        )
+
+
+class AttackEntry(AttackDefaults):
+    """An attack and what it may spend."""
+
+    name: str
+    label: Label | None = None
+    params: dict[str, Any] = {}
+
+
+class Track(_Section):
+    """A frozen, versioned set of cells."""
+
+    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    version: int = Field(ge=1)
+    title: str
+    description: str = ""
+    seeds: tuple[int, ...] = (0,)
+    batch_size: int = Field(default=8, ge=1)
+    dataset: DatasetEntry
+    models: tuple[ModelEntry, ...] = Field(min_length=1)
+    defenses: tuple[DefenseEntry, ...] = (DefenseEntry(name=BARE),)
+    budget: AttackDefaults = AttackDefaults()
+    attacks: tuple[AttackEntry, ...] = Field(min_length=1)
+
+    @field_validator("seeds", "models", "defenses", "attacks", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_attacks(cls, data: Any) -> Any:
+        """Give every attack the track's default budget where it does not state its own."""
+        defaults = data.get("budget", {}) if isinstance(data, dict) else {}
+        attacks = data.get("attacks") if isinstance(data, dict) else None
+        if isinstance(defaults, dict) and isinstance(attacks, list):
+            filled = [{**defaults, **attack} if isinstance(attack, dict) else attack for attack in attacks]
+            return {**data, "attacks": filled}
+        return data
+
+    @model_validator(mode="after")
+    def _unique(self) -> Track:
+        for kind in ("models", "defenses"):
+            titles = [title(entry) for entry in getattr(self, kind)]
+            twice = sorted({name for name in titles if titles.count(name) > 1})
+            if twice:
+                raise ValueError(f"{kind}: {twice[0]!r} appears twice; give each entry a `label` of its own")
+        return self
+
+    @property
+    def id(self) -> str:
+        """Name and version as they appear in records and boards."""
+        return f"{self.name}-v{self.version}"
+
+
+def title(entry: ModelEntry | DefenseEntry | AttackEntry) -> str:
+    """How tables call an entry."""
+    return entry.label or entry.name
+
+
+def load_track(path: Path) -> Track:
+    """Read and validate a track file.
+
+    Raises:
+        RequestError: every problem found, one per line, with the line of the file where it can be told.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RequestError(f"{path}: not a TOML file: {error}.") from error
+    try:
+        return Track.model_validate(data)
+    except ValidationError as error:
+        problems = [_sentence(path, text, item["loc"], item["msg"], item.get("input")) for item in error.errors()]
+        raise RequestError("\n".join(dict.fromkeys(problems))) from error
+
+
+def _sentence(path: Path, text: str, location: tuple[int | str, ...], message: str, value: Any) -> str:
+    keys = [str(part) for part in location]
+    name = ".".join(keys) or "track"
+    line = _line_of(text, location)
+    got = "" if value is None or isinstance(value, (dict, list)) or "got" in message else f" (got {value!r})"
+    message = message.replace("Extra inputs are not permitted", "unknown key").removeprefix("Value error, ")
+    return f"{path}{f':{line}' if line else ''}: {name}: {message}{got}."
+
+
+def _line_of(text: str, location: tuple[int | str, ...]) -> int | None:
+    """The line of a key, found by walking the headers of the file; None when it cannot be told."""
+    section: list[int | str] = []
+    counts: dict[str, int] = {}
+    best = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[\[\s*([\w.-]+)\s*\]\]", line):
+            name = header[1]
+            section = [name, counts.get(name, 0)]
+            counts[name] = counts.get(name, 0) + 1
+        elif header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
+            section = list(header[1].split("."))
+        here = list(location[: len(section)]) == section and section != []
+        if here and best is None and (header or len(location) == len(section)):
+            best = number
+        key = re.match(r"\s*([\w-]+)\s*=", line)
+        if key and [*section, key[1]] == list(location[: len(section) + 1]):
+            return number
+    return best

@@ -1,0 +1,37 @@
+"""Where the shipped tracks lie, and how a track is found by name or path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import iqa_robust
+from iqa_robust.errors import UnknownNameError
+
+
+def tracks_folder() -> Path:
+    """Where the shipped tracks lie: in the installed package, or in the checkout it is imported from."""
+    package = Path(iqa_robust.__file__).parent
+    installed = package / "_tracks"
+    return installed if installed.is_dir() else package.parent / "benchmarks"
+
+
+def shipped_tracks() -> dict[str, Path]:
+    """Names and files of the tracks that ship with the package."""
+    return {path.stem: path for path in sorted(tracks_folder().glob("*.toml"))}
+
+
+def find_track(name_or_path: str) -> Path:
+    """The file of a track.
+
+    Raises:
+        UnknownNameError: it is neither a file nor a shipped track.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    shipped = shipped_tracks()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    raise UnknownNameError(
+        f"no track {name_or_path!r}: expected a .toml file or one of {', '.join(shipped)}; see `iqa-robust list tracks`."
+    )

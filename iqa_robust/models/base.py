@@ -1,0 +1,171 @@
+"""The contract every IQA model keeps: images (and references) in, one score per image out."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from iqa_robust.errors import ContractError
+from iqa_robust.images import check_images, check_pair
+from iqa_robust.models.randomness import derive_seed, seeded
+
+SCORE_DRAWS = 5
+"""Seeds over which the score of a randomized model is averaged; each is recorded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What is known of a model. `None` means unknown, never "no"."""
+
+    full_reference: bool = False
+    """Whether `forward` needs the reference image."""
+    higher_is_better: bool = True
+    score_range: tuple[float, float] | None = None
+    """Lowest and highest score in native units, numerically ordered."""
+    deterministic: bool = True
+    """False when two calls on one image may differ."""
+    min_size: int = 1
+    """Smallest height and width the model accepts, in pixels."""
+    weights_source: str | None = None
+    weights_license: str | None = None
+    weights_sha256: str | None = None
+    training_datasets: tuple[str, ...] | None = None
+    """Names such as `"koniq10k"` (all of it) or `"koniq10k:train"` (that split)."""
+
+    def __post_init__(self) -> None:
+        if self.score_range is not None:
+            low, high = self.score_range
+            if not low < high:
+                raise ContractError(f"score_range: expected (low, high) with low < high, got ({low}, {high}).")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A promise: within the L2 radius `l2` (full scale 1) no image's score moves by more than `shift` (native units)."""
+
+    l2: float
+    shift: float
+
+
+class IQAModel(nn.Module, ABC):
+    """An IQA model: `forward(x, ref=None) -> (N,)` in native units, gradients flow to `x`.
+
+    `x` and `ref` are float32 (N, 3, H, W) in [0, 1]. A batch of N gives what N batches of one give, up to float32
+    rounding.
+    """
+
+    info: ModelInfo
+    certificate: Certificate | None = None
+    """What a certified defense promises of the model it returns."""
+
+    @abstractmethod
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        """Scores (N,) of images (N, 3, H, W)."""
+
+
+class WrappedModule(IQAModel):
+    """A model made of any module whose forward maps (N, 3, H, W) in [0, 1] to N scores."""
+
+    def __init__(self, module: nn.Module, info: ModelInfo) -> None:
+        """`module` is called with `(x)` or, when `info.full_reference`, with `(x, ref)`."""
+        super().__init__()
+        self.module = module
+        self.info = info
+        self.training = module.training
+
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        """Scores (N,). Raises `ContractError` when the module returns anything but N numbers."""
+        scores = self.module(x, ref) if self.info.full_reference else self.module(x)
+        if not isinstance(scores, torch.Tensor) or scores.numel() != x.shape[0]:
+            got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+            raise ContractError(f"wrapped model: expected one score per image, shape ({x.shape[0]},), got {got}.")
+        return scores.reshape(x.shape[0])
+
+
+def wrap(module: nn.Module, info: ModelInfo | None = None) -> IQAModel:
+    """Make a model of any `torch.nn.Module` (or callable) from (N, 3, H, W) in [0, 1] to N scores.
+
+    Args:
+        module: called with the images only, or with images and references when `info.full_reference`.
+        info: what is known of it; the default assumes a no-reference model where higher is better.
+    """
+    if isinstance(module, IQAModel) and info is None:
+        return module
+    if not isinstance(module, nn.Module):
+        if not callable(module):
+            raise ContractError(f"models.wrap: expected a module or a callable, got {type(module).__name__}.")
+        module = _Callable(module)
+    return WrappedModule(module, info or ModelInfo())
+
+
+class _Callable(nn.Module):
+    """A plain function as a module."""
+
+    def __init__(self, function: object) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *images: torch.Tensor) -> torch.Tensor:
+        return self.function(*images)  # type: ignore[operator]
+
+
+def with_score_range(model: IQAModel, score_range: tuple[float, float]) -> IQAModel:
+    """The same model with another declared score range (a track freezes it); the given one is not edited."""
+    return WrappedModel(model, dataclasses.replace(model.info, score_range=score_range))
+
+
+class WrappedModel(IQAModel):
+    """A model that passes its input on, under another `info`."""
+
+    def __init__(self, model: IQAModel, info: ModelInfo) -> None:
+        """`info` replaces `model.info`."""
+        super().__init__()
+        self.model = model
+        self.info = info
+        self.training = model.training
+
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        """Scores (N,) of the inner model."""
+        return self.model(x, ref)
+
+
+def check_inputs(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:
+    """Raise `ContractError` unless the images, and the references where the model needs them, fit the model."""
+    check_images(x)
+    if model.info.full_reference:
+        if ref is None:
+            raise ContractError("the model is full-reference: pass the reference images as `ref`.")
+        check_pair(x, ref)
+    if min(x.shape[-2:]) < model.info.min_size:
+        raise ContractError(
+            f"images: the model needs at least {model.info.min_size} pixels a side,"
+            f" got {x.shape[-2]} x {x.shape[-1]}."
+        )
+
+
+@torch.no_grad()
+def score(
+    model: IQAModel,
+    x: torch.Tensor,
+    ref: torch.Tensor | None = None,
+    *,
+    seeds: Sequence[int],
+    draws: int = SCORE_DRAWS,
+) -> torch.Tensor:
+    """Final scores (N,), float32, without gradients.
+
+    A randomized model is scored under `draws` draws per image, derived from `seeds` (one per image), and averaged; a
+    deterministic one is scored once.
+    """
+    if model.info.deterministic:
+        return model(x, ref).float()
+    total = torch.zeros(x.shape[0], device=x.device)
+    for draw in range(draws):
+        with seeded([derive_seed(seed, "score", draw) for seed in seeds]):
+            total += model(x, ref).float()
+    return total / draws

@@ -1,0 +1,110 @@
+"""`compact`: a small no-reference network of our own, fast on a CPU, trained on synthetic distortions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from iqa_robust.models.base import ModelInfo
+from iqa_robust.models.checkpoints import load, resolve
+from iqa_robust.models.learned import LearnedModel, build, info_of, into_range, mean_and_std
+
+WEIGHTS = Path(__file__).with_name("weights")
+PUBLISHED = {"photos": "compact-photos.safetensors"}
+MIN_SIZE = 32
+"""Three halvings after the stem leave 2 x 2 positions of 32 pixels; fewer give no spread to pool."""
+
+
+class Compact(LearnedModel):
+    """No-reference model with fewer than half a million weights; scores from 0 to 100, higher is better.
+
+    A convolutional network with a stride-2 stem and three stages; global means and standard deviations of every stage
+    go to a small head, so noise (early stages) and structure (late ones) are both seen. Images of any size from 32
+    pixels a side.
+
+    The published set `photos` was trained by the recipe `compact-photos` on synthetic distortions with pseudo-MOS,
+    not on opinions of people; see its model card beside the weights.
+
+    Args:
+        weights: `"photos"`, or the path of a checkpoint made by `iqa-robust train`.
+
+    Raises:
+        CheckpointError: at first use, when the weights cannot be read or belong to another network.
+    """
+
+    def __init__(self, *, weights: str = "photos") -> None:
+        super().__init__()
+        self.weights = weights
+
+    def _load(self) -> tuple[nn.Module, ModelInfo]:
+        checkpoint = load(resolve(self.weights, PUBLISHED, WEIGHTS))
+        return build(CompactNetwork, checkpoint), info_of(checkpoint, min_size=MIN_SIZE)
+
+
+class CompactNetwork(nn.Module):
+    """The network of `compact`: images (N, 3, H, W) in [0, 1] to scores (N,) inside `score_range`.
+
+    Args:
+        stem: channels of the stem, a 5 x 5 convolution with stride 2.
+        widths: channels of the stages; each begins with a stride-2 convolution.
+        hidden: units of the head's hidden layer.
+        dropout: share of the pooled statistics dropped in training.
+        score_range: lowest and highest score.
+    """
+
+    def __init__(
+        self,
+        *,
+        stem: int = 16,
+        widths: Sequence[int] = (32, 64, 128),
+        hidden: int = 64,
+        dropout: float = 0.1,
+        score_range: Sequence[float] = (0.0, 100.0),
+    ) -> None:
+        super().__init__()
+        self.score_range = (float(score_range[0]), float(score_range[1]))
+        self.stem = _convolution(3, stem, size=5, stride=2)
+        channels = [stem, *widths]
+        self.stages = nn.ModuleList(
+            nn.Sequential(_convolution(before, after, stride=2), _Residual(after))
+            for before, after in zip(channels[:-1], channels[1:], strict=True)
+        )
+        pooled = 2 * sum(widths)
+        self.head = nn.Sequential(
+            nn.BatchNorm1d(pooled), nn.Dropout(dropout), nn.Linear(pooled, hidden), nn.ReLU(), nn.Linear(hidden, 1)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores (N,)."""
+        features = self.stem((x - 0.5) * 4)  # about zero mean and unit spread for natural images
+        statistics = []
+        for stage in self.stages:
+            features = stage(features)
+            statistics.append(mean_and_std(features))
+        return into_range(self.head(torch.cat(statistics, dim=1)).squeeze(1), *self.score_range)
+
+
+def _convolution(inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
+
+
+class _Residual(nn.Module):
+    """x + f(x) with two 3 x 3 convolutions through half the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            _convolution(channels, channels // 2),
+            nn.Conv2d(channels // 2, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x + self.inner(x))

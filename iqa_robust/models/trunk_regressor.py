@@ -1,0 +1,159 @@
+"""`trunk-regressor`: the convolutional part of any torchvision classifier with a small head on pooled features."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from iqa_robust.errors import CheckpointError, RequestError
+from iqa_robust.models.base import ModelInfo
+from iqa_robust.models.checkpoints import load, resolve
+from iqa_robust.models.learned import LearnedModel, build, info_of, into_range, mean_and_std
+
+WEIGHTS = Path(__file__).with_name("weights")
+PUBLISHED = {"biq2021": "trunk-biq2021.safetensors", "clive": "trunk-clive.safetensors"}
+MIN_SIZE = 64
+"""Trunks reduce the image by up to 32; smaller ones leave nothing to pool."""
+
+NORMALIZATIONS = {
+    "imagenet": ("RGB", (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)),
+    "caffe-bgr": ("BGR", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
+}
+"""What trunk weights expect: order of the channels, then mean and standard deviation to apply to 0..255 values."""
+
+FAMILIES = (
+    "alexnet", "convnext", "densenet", "efficientnet", "mobilenet", "resnet", "resnext", "squeezenet", "vgg",
+    "wide_resnet",
+)  # fmt: skip
+"""Torchvision families that are a plain stack of convolutional stages, by the beginning of their names."""
+
+
+class TrunkRegressor(LearnedModel):
+    """No-reference model: ImageNet features, pooled at every resolution, and a linear head.
+
+    The published sets are SqueezeNet-1.1 trunks (722,496 weights), fine-tuned by the recipes `trunk-clive` (scores
+    0 to 100) and `trunk-biq2021` (scores 0 to 1) on the training splits of those datasets; see the model cards beside
+    the weights. Higher is better.
+
+    Args:
+        backbone: name of a torchvision classifier of one of `FAMILIES`: stacks of convolutional stages. It must be
+            the backbone the weights were trained with.
+        weights: `"clive"`, `"biq2021"`, or the path of a checkpoint made by `iqa-robust train`.
+
+    Raises:
+        CheckpointError: at first use, when the weights cannot be read or belong to another network.
+        RequestError: at first use, when the backbone is unknown or of another family, such as a vision transformer.
+    """
+
+    def __init__(self, *, backbone: str = "squeezenet1_1", weights: str = "clive") -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.weights = weights
+
+    def _load(self) -> tuple[nn.Module, ModelInfo]:
+        checkpoint = load(resolve(self.weights, PUBLISHED, WEIGHTS))
+        stored = checkpoint.config.get("params", {}).get("backbone")
+        if stored is not None and stored != self.backbone:
+            raise CheckpointError(
+                f"{checkpoint.source}: trained with the backbone {stored!r}, got {self.backbone!r};"
+                f" pass backbone={stored!r}."
+            )
+        return build(TrunkNetwork, checkpoint), info_of(checkpoint, min_size=MIN_SIZE)
+
+
+class TrunkNetwork(nn.Module):
+    """The network of `trunk-regressor`: images (N, 3, H, W) in [0, 1] to scores (N,) inside `score_range`.
+
+    Means and standard deviations of the features are taken at the end of every resolution of the trunk, standardized
+    with stored constants, and combined linearly. Names of the trunk's weights are torchvision's, after `trunk.`.
+
+    Args:
+        backbone: name of the torchvision classifier.
+        normalization: `"imagenet"` or `"caffe-bgr"`, what the trunk's first weights were made for.
+        dropout: share of the pooled statistics dropped in training.
+        score_range: lowest and highest score.
+
+    Raises:
+        RequestError: the backbone or the normalization is unknown or not supported.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: str = "squeezenet1_1",
+        normalization: str = "imagenet",
+        dropout: float = 0.0,
+        score_range: Sequence[float] = (0.0, 100.0),
+    ) -> None:
+        super().__init__()
+        if normalization not in NORMALIZATIONS:
+            raise RequestError(
+                f"normalization: expected one of {', '.join(NORMALIZATIONS)}, got {normalization!r}."
+            )
+        self.normalization = normalization
+        self.score_range = (float(score_range[0]), float(score_range[1]))
+        self.trunk, self._path = _trunk(backbone)
+        self._taps, pooled = _taps(self._stages())
+        self.register_buffer("feature_mean", torch.zeros(pooled))
+        self.register_buffer("feature_scale", torch.ones(pooled))
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(pooled, 1)
+
+    def _stages(self) -> list[nn.Module]:
+        return list((self.trunk.get_submodule(self._path) if self._path else self.trunk).children())
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Pooled statistics (N, F) of images (N, 3, H, W), before they are standardized."""
+        order, mean, deviation = NORMALIZATIONS[self.normalization]
+        channels = x.flip(1) if order == "BGR" else x
+        h = (channels * 255 - x.new_tensor(mean).view(1, 3, 1, 1)) / x.new_tensor(deviation).view(1, 3, 1, 1)
+        statistics = []
+        for number, stage in enumerate(self._stages()):
+            h = stage(h)
+            if number in self._taps:
+                statistics.append(mean_and_std(h))
+        return torch.cat(statistics, dim=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores (N,)."""
+        standardized = (self.features(x) - self.feature_mean) / self.feature_scale
+        return into_range(self.head(self.dropout(standardized)).squeeze(1), *self.score_range)
+
+
+def _trunk(backbone: str) -> tuple[nn.Module, str]:
+    """The stages of a torchvision classifier under torchvision's names, and the path from there to the stack."""
+    from torchvision import models
+
+    if not backbone.startswith(FAMILIES) or backbone not in models.list_models(module=models):
+        raise RequestError(
+            f"backbone {backbone!r}: expected the name of a torchvision classifier of a family of"
+            f" {', '.join(FAMILIES)}."
+        )
+    classifier = models.get_model(backbone, weights=None)
+    if hasattr(classifier, "features"):
+        return nn.Sequential(OrderedDict(features=classifier.features)), "features"
+    stages = OrderedDict(classifier.named_children())
+    return nn.Sequential(OrderedDict((name, stages[name]) for name in stages if name not in ("avgpool", "fc"))), ""
+
+
+@torch.no_grad()
+def _taps(stages: list[nn.Module]) -> tuple[frozenset[int], int]:
+    """Where to pool: the last stage of every resolution; and how many statistics that gives.
+
+    Found by a forward pass on the meta device: shapes only, no arithmetic. The first stages may be a convolution, a
+    normalization and an activation in a row; they share a resolution, so they count as one.
+    """
+    device = next(parameter.device for stage in stages for parameter in stage.parameters())
+    x = torch.zeros(1, 3, 128, 128, device=device)
+    shapes = []
+    for stage in stages:
+        mode = stage.training
+        x = stage.eval()(x)
+        stage.train(mode)
+        shapes.append(tuple(x.shape[1:]))
+    taps = [i for i in range(len(shapes)) if i + 1 == len(shapes) or shapes[i][1:] != shapes[i + 1][1:]]
+    return frozenset(taps), 2 * sum(shapes[i][0] for i in taps)

@@ -1,0 +1,313 @@
+"""Budgets, run specifications and run records: what a cell is asked, and what it leaves behind.
+
+A record is two files named by the digest of its spec: `<digest>.json` (everything but the images) and
+`<digest>.parquet` (one row per image). The JSON is written last and names the hash of the Parquet file, so a record
+exists whole or not at all. Nothing is ever appended.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iqa_robust.errors import ContractError, RecordError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+NORMS = ("linf", "l2")
+GOALS = ("up", "down", "away", "reflect", "target")
+KNOWLEDGE = ("oblivious", "adaptive", "black-box")
+STATUSES = ("ok", "partial", "failed")
+
+IMAGE_COLUMNS: dict[str, str] = {
+    "image_id": "string",
+    "reference_id": "string",
+    "mos": "float64",
+    "score_clean": "float64",
+    "score_adv": "float64",
+    "score_def_clean": "float64",
+    "linf": "float64",
+    "l2": "float64",
+    "psnr": "float64",
+    "ssim": "float64",
+    "lpips": "float64",
+    "dists": "float64",
+    "queries": "int64",
+    "gradients": "int64",
+    "zero_gradient": "bool",
+    "status": "string",
+    "reason": "string",
+}
+"""Columns of the per-image table, in order, with their types. Distances are fractions of full scale."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What the attacker may spend.
+
+    `eps_255` is the radius of the ball in gray levels (`linf`) or, for `l2`, the length of the perturbation in units
+    of one gray level of one value; `eps` is the same as a fraction of full scale. `steps` bounds the iterations of a
+    gradient attack, `queries` (None: unlimited) the forward passes per image, `eot` the draws over which a randomized
+    model's value and gradient are averaged.
+    """
+
+    norm: str = "linf"
+    eps_255: float = 4
+    steps: int = 10
+    queries: int | None = None
+    eot: int = 8
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise ContractError(f"budget: expected norm to be one of {', '.join(NORMS)}, got {self.norm!r}.")
+        if not (isinstance(self.eps_255, (int, float)) and math.isfinite(self.eps_255) and self.eps_255 >= 0):
+            raise ContractError(f"budget: expected eps_255 to be a finite number >= 0, got {self.eps_255!r}.")
+        if self.norm == "linf" and self.eps_255 > 255:
+            raise ContractError(f"budget: expected eps_255 of at most 255 gray levels, got {self.eps_255!r}.")
+        for name, value, optional in (
+            ("steps", self.steps, False),
+            ("queries", self.queries, True),
+            ("eot", self.eot, False),
+        ):
+            if optional and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ContractError(f"budget: expected {name} to be a whole number >= 1, got {value!r}.")
+
+    @property
+    def eps(self) -> float:
+        """The radius as a fraction of full scale."""
+        return self.eps_255 / 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """A named thing of a spec: registry name, parameters, and the distribution it came from."""
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+    """How tables call it; the name unless the track says otherwise."""
+    distribution: str = ""
+    version: str = ""
+
+    @property
+    def title(self) -> str:
+        """What a table shows."""
+        return self.label or self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One cell, with every default filled in. Its digest is its name."""
+
+    track: str
+    dataset: Component
+    manifest: str
+    """Hash of the images and labels used."""
+    model: Component
+    weights_sha256: str | None
+    score_range: tuple[float, float] | None
+    """The track's frozen scale in native units, or the model's declared range."""
+    defense: Component | None
+    attack: Component
+    goal: str
+    target: float | None
+    budget: Budget
+    knowledge: str
+    seed: int
+    package_version: str
+
+    def __post_init__(self) -> None:
+        if self.goal not in GOALS:
+            raise ContractError(f"goal: expected one of {', '.join(GOALS)}, got {self.goal!r}.")
+        if self.knowledge not in KNOWLEDGE:
+            raise ContractError(f"knowledge: expected one of {', '.join(KNOWLEDGE)}, got {self.knowledge!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; the inverse of `from_dict`."""
+        return json.loads(_canonical(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunSpec:
+        """Raises `RecordError` when a field is missing or unknown."""
+        try:
+            fields = dict(data)
+            for name in ("dataset", "model", "attack"):
+                fields[name] = Component(**fields[name])
+            fields["defense"] = None if fields["defense"] is None else Component(**fields["defense"])
+            fields["budget"] = Budget(**fields["budget"])
+            fields["score_range"] = None if fields["score_range"] is None else tuple(fields["score_range"])
+            return cls(**fields)
+        except (KeyError, TypeError, ContractError) as error:
+            raise RecordError(f"spec: does not follow schema {SCHEMA} ({error}).") from error
+
+    @property
+    def digest(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON of the schema and the spec."""
+        text = _canonical({"schema": SCHEMA, **dataclasses.asdict(self)})
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What a cell leaves: the spec, facts about model and dataset, the environment, flags, and a row per image."""
+
+    spec: RunSpec
+    status: str
+    reason: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """`higher_is_better`, `mos_higher_is_better`, `mos_range`, `full_reference`, `n_missing`, weights' source, ..."""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    probes: Mapping[str, float] = field(default_factory=dict)
+    """Measurements of the model that flags are computed from."""
+    flags: tuple[str, ...] = ()
+    seconds: float = math.nan
+    peak_memory_mb: float = math.nan
+    images: pd.DataFrame = field(compare=False)
+
+    @property
+    def digest(self) -> str:
+        """The digest of the spec."""
+        return self.spec.digest
+
+
+def write_record(folder: Path, record: RunRecord) -> Path:
+    """Write `<digest>.parquet`, then `<digest>.json`, each under a temporary name first. Returns the JSON path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parquet = folder / f"{record.digest}.parquet"
+    write_images(parquet, record.images)
+    document = {
+        "schema": SCHEMA,
+        "digest": record.digest,
+        "spec": record.spec.to_dict(),
+        "status": record.status,
+        "reason": record.reason,
+        "n_images": len(record.images),
+        "n_failed": int((record.images["status"] != "ok").sum()),
+        "facts": dict(record.facts),
+        "flags": list(record.flags),
+        "probes": dict(record.probes),
+        "environment": dict(record.environment),
+        "seconds": record.seconds,
+        "peak_memory_mb": record.peak_memory_mb,
+        "images_sha256": hashlib.sha256(parquet.read_bytes()).hexdigest(),
+    }
+    target = folder / f"{record.digest}.json"
+    write_atomically(target, (json.dumps(_nan_to_none(document), indent=1, allow_nan=False) + "\n").encode())
+    return target
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read one record from its JSON file.
+
+    Raises:
+        RecordError: a file is missing or broken, the digest is not that of the spec, or the images were edited.
+    """
+    try:
+        document = json.loads(path.read_text())
+        if document["schema"] != SCHEMA:
+            raise RecordError(f"{path}: expected record schema {SCHEMA}, got {document['schema']!r}.")
+        spec = RunSpec.from_dict(document["spec"])
+        parquet = path.with_suffix(".parquet")
+        if not (document["digest"] == spec.digest == path.stem):
+            raise RecordError(f"{path}: its name or digest is not that of its spec; the file was edited or renamed.")
+        if hashlib.sha256(parquet.read_bytes()).hexdigest() != document["images_sha256"]:
+            raise RecordError(f"{parquet}: not the images this record was written with; delete both files and re-run.")
+        if document["status"] not in STATUSES:
+            raise RecordError(f"{path}: expected status to be one of {', '.join(STATUSES)}.")
+        return RunRecord(
+            spec=spec,
+            status=document["status"],
+            reason=document["reason"],
+            facts=document["facts"],
+            environment=document["environment"],
+            probes={key: math.nan if value is None else value for key, value in document["probes"].items()},
+            flags=tuple(document["flags"]),
+            seconds=_number(document["seconds"]),
+            peak_memory_mb=_number(document["peak_memory_mb"]),
+            images=read_images(parquet),
+        )
+    except RecordError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"{path}: not a readable record ({type(error).__name__}: {error}).") from error
+
+
+def read_records(folder: Path) -> list[RunRecord]:
+    """Every record below `folder`, ordered by digest. Raises `RecordError` when there is none or one is broken."""
+    paths = sorted((path for path in folder.rglob("*.json") if _is_digest(path.stem)), key=lambda path: path.stem)
+    if not paths:
+        raise RecordError(f"{folder}: expected run records (<digest>.json), found none; give the --out folder of a run.")
+    return [read_record(path) for path in paths]
+
+
+def write_images(path: Path, images: pd.DataFrame) -> None:
+    """Write a per-image table as Parquet with exactly the columns of `IMAGE_COLUMNS`, whole or not at all."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in IMAGE_COLUMNS.items()])
+    table = pa.Table.from_pandas(images[list(IMAGE_COLUMNS)], schema=schema, preserve_index=False)
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(None), buffer, compression="zstd")
+    write_atomically(path, buffer.getvalue())
+
+
+def read_images(path: Path) -> pd.DataFrame:
+    """Read a per-image table. Raises `ValueError` when its columns are not those of `IMAGE_COLUMNS`."""
+    import pyarrow.parquet as pq
+
+    frame = pq.read_table(path).to_pandas()
+    if list(frame.columns) != list(IMAGE_COLUMNS):
+        raise ValueError(f"{path}: expected the columns {', '.join(IMAGE_COLUMNS)}")
+    return frame
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write to a temporary name beside `path`, flush to disk, rename; a full disk leaves the old file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_digest(stem: str) -> bool:
+    return len(stem) == 16 and all(character in "0123456789abcdef" for character in stem)
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(_nan_to_none(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _nan_to_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _nan_to_none(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_nan_to_none(item) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    return value
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,77 @@
+"""What a well-behaved component leaves as it found it: models, global generators."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import pickle
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from iqa_robust.models.base import IQAModel
+from iqa_robust.testing.report import ViolationError, expect
+
+
+@contextlib.contextmanager
+def untouched(model: IQAModel) -> Iterator[None]:
+    """Raise `ViolationError` if state, modes, gradients or `info` of `model` differ after the block."""
+    before = _describe(model)
+    yield
+    for name, (old, new) in {key: (before[key], value) for key, value in _describe(model).items()}.items():
+        expect(old == new, f"expected the model to be left as it was; its {name} changed.")
+
+
+@contextlib.contextmanager
+def no_global_randomness() -> Iterator[None]:
+    """Raise `ViolationError` if the block draws from, or seeds, a global generator."""
+    before = _generators()
+    yield
+    for name, state in _generators().items():
+        if state != before[name]:
+            raise ViolationError(
+                f"expected the global generator of {name} to be left alone; draw from the generators given"
+                " (`rng`, or `iqa_robust.models.randomness.draws`)."
+            )
+
+
+@contextlib.contextmanager
+def evaluation(model: IQAModel) -> Iterator[None]:
+    """Evaluation mode within the block, every module's own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _describe(model: IQAModel) -> dict[str, Any]:
+    parameters = dict(model.named_parameters())
+    return {
+        "state": {key: _digest(value) for key, value in model.state_dict().items()},
+        "training mode": {name: module.training for name, module in model.named_modules()},
+        "requires_grad": {name: parameter.requires_grad for name, parameter in parameters.items()},
+        "stored gradients": {
+            name: None if parameter.grad is None else _digest(parameter.grad)
+            for name, parameter in parameters.items()
+        },
+        "info": model.info,
+    }
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    plain = tensor.detach().cpu().contiguous()
+    return hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode() + plain.numpy().tobytes()).hexdigest()
+
+
+def _generators() -> dict[str, bytes]:
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "NumPy": pickle.dumps(np.random.get_state()),
+        "Python": pickle.dumps(random.getstate()),
+    }

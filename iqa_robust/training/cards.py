@@ -1,0 +1,103 @@
+"""Model cards: what was trained on what, how, and how well it does; written beside every final checkpoint."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from iqa_robust.training.recipe import DenoiseRecipe, ScoreRecipe
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything a card says."""
+
+    recipe: ScoreRecipe | DenoiseRecipe
+    weights: Path
+    sha256: str
+    parameters: int
+    manifests: Mapping[str, str]
+    """Name of a set -> hex sha256 of its manifest."""
+    counts: Mapping[str, int]
+    """Name of a part (`train`, `validation`, `test`) -> images."""
+    epoch: int
+    """The chosen epoch."""
+    results: Mapping[str, Mapping[str, float]]
+    """Part -> measure -> value."""
+    history: Sequence[Mapping[str, float]]
+
+    def write(self) -> Path:
+        """Write `<weights>.md` in one step and return its path."""
+        path = self.weights.with_suffix(".md")
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(self.text(), encoding="utf-8")
+        temporary.replace(path)
+        return path
+
+    def text(self) -> str:
+        """The card as Markdown."""
+        recipe, settings = self.recipe, self.recipe.optimization
+        lines = [
+            f"# {self.weights.stem}",
+            "",
+            recipe.about.strip(),
+            "",
+            "| | |",
+            "|---|---|",
+            f"| network | `{recipe.network.name}` {_params(recipe.network.params)}, {self.parameters:,} weights |",
+            f"| file | `{self.weights.name}`, {recipe.precision} precision, sha256 `{self.sha256}` |",
+            f"| license | {recipe.license} |",
+            f"| recipe | `{recipe.name}`, digest `{recipe.digest()}`, seed {recipe.seed} |",
+            f"| training | {settings.optimizer}, {settings.epochs} epochs of batches of {settings.batch_size}, "
+            f"learning rate {settings.learning_rate:g} ({settings.schedule}); epoch {self.epoch} was kept |",
+            f"| made with | torch {torch.__version__}, {platform.machine()} |",
+            "",
+            "## Data",
+            "",
+            "| part | images |",
+            "|---|---|",
+            *(f"| {part} | {count:,} |" for part, count in self.counts.items()),
+            "",
+            *(f"- `{name}`: manifest `{manifest}`" for name, manifest in self.manifests.items()),
+            "",
+            "The validation part holds whole contents of the training split and chose the epoch, if anything did;"
+            " the test split was read once, for the figures below.",
+            "",
+            "## Results",
+            "",
+            "Measured on the stored weights, whole images, no attack.",
+            "",
+            "| part | measure | value |",
+            "|---|---|---|",
+            *(
+                f"| {part} | {measure} | {value:.4f} |"
+                for part, measures in self.results.items()
+                for measure, value in measures.items()
+            ),
+            "",
+            "## Epochs",
+            "",
+            *_table(self.history),
+            "",
+        ]
+        return "\n".join(lines)
+
+
+def _params(params: Mapping[str, object]) -> str:
+    return "with " + ", ".join(f"{key} = {value}" for key, value in params.items()) if params else "as it comes"
+
+
+def _table(history: Sequence[Mapping[str, float]]) -> list[str]:
+    names = list(history[0])
+    return [
+        "| epoch | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 1) + "|",
+        *(
+            f"| {number} | " + " | ".join(f"{epoch[name]:.4f}" for name in names) + " |"
+            for number, epoch in enumerate(history, start=1)
+        ),
+    ]

@@ -1,0 +1,141 @@
+"""From a recipe to batches: which samples train, which choose the epoch, and how a sample becomes a patch."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from iqa_robust import datasets
+from iqa_robust.datasets.base import Dataset, Item, Row
+from iqa_robust.errors import RequestError
+from iqa_robust.models.randomness import derive_seed
+from iqa_robust.training.recipe import Augment, Data, Validation
+
+LOADERS = 2
+"""Threads that decode and degrade pictures while the network trains."""
+
+
+class Loader(Protocol):
+    """Whatever turns a row into pixels."""
+
+    def load(self, row: Row) -> Item:
+        """The image of `row`."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image to be loaded, with where it comes from."""
+
+    loader: Loader
+    row: Row
+
+
+def open_split(data: Data, split: str, data_root: Path | None) -> Dataset:
+    """The dataset of a recipe. Raises what the dataset raises: `RequestError`, `DataError`, `UnknownNameError`."""
+    params = dict(data.params)
+    if data_root is not None and datasets.get(data.dataset).folders:
+        params["root"] = str(datasets.get(data.dataset).locate(data_root))
+    return datasets.create(data.dataset, split=split, **params)
+
+
+def hold_out(samples: Sequence[Sample], validation: Validation, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Cut the training samples into (train, validation) by whole contents, in their order.
+
+    Raises:
+        RequestError: both ways of choosing are given, a content matches nothing, or one part is empty.
+    """
+    contents = sorted({sample.row.content for sample in samples})
+    if validation.contents and validation.share:
+        raise RequestError("recipe: validation: give either `share` or `contents`, got both.")
+    if validation.contents:
+        held: set[str] = set()
+        for pattern in validation.contents:
+            matching = fnmatch.filter(contents, pattern)
+            if not matching:
+                raise RequestError(f"recipe: validation.contents: {pattern!r} matches none of the training contents.")
+            held.update(matching)
+    elif validation.share:
+        shuffled = sorted(contents, key=lambda content: derive_seed(seed, "hold out", content))
+        held = set(shuffled[: max(1, round(validation.share * len(contents)))])
+    else:
+        return list(samples), []
+    train = [sample for sample in samples if sample.row.content not in held]
+    if not train:
+        raise RequestError("recipe: validation: nothing is left to train on.")
+    return train, [sample for sample in samples if sample.row.content in held]
+
+
+def shuffled(samples: Sequence[Sample], *parts: object) -> list[Sample]:
+    """The samples in an order that follows from `parts` alone."""
+    order = np.random.default_rng(derive_seed(*parts)).permutation(len(samples))
+    return [samples[i] for i in order]
+
+
+def load_ahead(samples: Sequence[Sample], ahead: int) -> Iterator[Item]:
+    """Items in order, at most `ahead` of them loading or loaded before they are asked for."""
+    waiting = iter(samples)
+    pool = ThreadPoolExecutor(LOADERS, thread_name_prefix="iqa-robust-train")
+    try:
+        window: deque[Future[Item]] = deque(pool.submit(s.loader.load, s.row) for s in islice(waiting, ahead))
+        while window:
+            item = window.popleft().result()
+            window.extend(pool.submit(s.loader.load, s.row) for s in islice(waiting, 1))
+            yield item
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def augmented(item: Item, augment: Augment, *parts: object) -> torch.Tensor:
+    """A patch (3, h, w) of an image; the changes follow from `parts` and the image's name alone.
+
+    Raises:
+        RequestError: the image is smaller than the crop.
+    """
+    rng = np.random.default_rng(derive_seed(*parts, item.image_id))
+    x = item.x
+    if augment.crop is not None:
+        if min(x.shape[-2:]) < augment.crop:
+            raise RequestError(
+                f"recipe: augment.crop: {augment.crop} is larger than {item.image_id!r}, {x.shape[-2]} x {x.shape[-1]}."
+            )
+        top, left = (int(rng.integers(0, side - augment.crop + 1)) for side in x.shape[-2:])
+        x = x[:, top : top + augment.crop, left : left + augment.crop]
+    if augment.flip and rng.random() < 0.5:
+        x = x.flip(2)
+    if augment.turn:
+        if rng.random() < 0.5:
+            x = x.flip(1)
+        if x.shape[1] == x.shape[2] and rng.random() < 0.5:
+            x = x.transpose(1, 2)
+    return x
+
+
+def batches_of(
+    samples: Sequence[Sample], size: int, augment: Augment, *parts: object
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Shuffled batches of patches (N, 3, h, w) and their MOS (N,); a last batch of one image is left out."""
+    images: list[torch.Tensor] = []
+    scores: list[float] = []
+    order = shuffled(samples, *parts, "order")
+    for item in load_ahead(order[: size * batch_count(len(order), size)], 2 * size):
+        images.append(augmented(item, augment, *parts))
+        scores.append(item.mos)
+        if len(images) == size:
+            yield torch.stack(images), torch.tensor(scores)
+            images, scores = [], []
+    if images:
+        yield torch.stack(images), torch.tensor(scores)
+
+
+def batch_count(samples: int, size: int) -> int:
+    """Batches in an epoch: a last one of a single image has no correlation and no batch statistics."""
+    return samples // size + (samples % size > 1)

@@ -1,0 +1,205 @@
+"""Training recipes: TOML files, validated whole before anything is read or trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from iqa_robust.errors import RequestError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SHIPPED = Path(__file__).with_name("recipes")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Network(_Strict):
+    """Which network, and the parameters of its class that a recipe may choose."""
+
+    name: Literal["compact", "trunk-regressor", "dncnn"]
+    params: dict[str, Any] = {}
+
+
+class Start(_Strict):
+    """Where a regressor starts from; by default from random weights."""
+
+    trunk: str | None = None
+    """Weight file of the trunk in torchvision's names, relative to the data root."""
+    head: Literal["random", "ridge"] = "random"
+    """`ridge`: ridge regression of the MOS on the pooled features of the untrained network."""
+
+
+class Data(_Strict):
+    """A registered dataset. Its training split is used; nothing else can be asked for."""
+
+    dataset: str
+    params: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _training_split_only(self) -> Data:
+        taken = {"split", "root"} & set(self.params)
+        if taken:
+            raise ValueError(
+                f"params: {', '.join(sorted(taken))} cannot be chosen (the split is `train`, the root comes from the data root)"
+            )
+        return self
+
+
+class Pristine(_Strict):
+    """A folder of pristine pictures, degraded with the distortion bank and labeled with pseudo-MOS."""
+
+    folder: str
+    """Relative to the data root."""
+    crop: int = Field(192, ge=161)
+    """Side of the crops, on a lattice; pseudo-MOS needs 161."""
+    per_crop: int = Field(40, ge=1)
+    """Distorted versions of each crop, chosen by the seed."""
+
+
+class Validation(_Strict):
+    """The part of the training split that chooses the epoch: whole contents, never the test split."""
+
+    share: float = Field(0.0, ge=0.0, le=0.5)
+    """Share of the contents, chosen by the seed. 0 and no `contents`: the last epoch is kept."""
+    contents: tuple[str, ...] = ()
+    """Or: contents by name, with `*` for any characters."""
+
+
+class Augment(_Strict):
+    """Changes that keep the quality of a picture."""
+
+    crop: int | None = Field(None, ge=16)
+    """Side of a random square crop; smaller pictures are an error. None only where all pictures are of one size."""
+    flip: bool = True
+    """Left-right, every other time."""
+    turn: bool = False
+    """Also top-bottom and transposed."""
+
+
+class LossTerm(_Strict):
+    """One term of the loss (`iqa_robust.training.losses`) with its weight."""
+
+    name: Literal["mse", "l1", "plcc", "norm-in-norm"]
+    weight: float = Field(1.0, gt=0)
+
+
+class Optimization(_Strict):
+    """How the weights move."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2)
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(gt=0)
+    trunk_rate: float = Field(1.0, ge=0)
+    """Learning rate of the weights under `trunk.` as a share of `learning_rate`."""
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup: float = Field(0.0, ge=0, lt=1)
+    """Share of all steps over which the rate rises from zero."""
+
+
+class Noise(_Strict):
+    """What a denoiser is trained to remove."""
+
+    sigma_255: float = Field(15.0, gt=0)
+    """Gaussian noise of a standard deviation drawn uniformly from [0, this], gray levels."""
+    sign_255: float = Field(0.0, ge=0)
+    """In every fourth patch instead: noise of random sign, of an amplitude up to this, as an attack leaves it."""
+
+
+class _Recipe(_Strict):
+    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    about: str
+    """One or two sentences for the model card."""
+    license: str
+    """License of the weights, with the terms that come with the data, for the model card."""
+    seed: int = 0
+    network: Network
+    data: Data
+    optimization: Optimization
+    validation: Validation = Validation()
+    precision: Literal["half", "single"] = "half"
+    """Precision of the stored weights."""
+
+    def digest(self) -> str:
+        """Hex sha256 over the recipe with its defaults filled in."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class ScoreRecipe(_Recipe):
+    """Trains a model that predicts scores."""
+
+    task: Literal["score"]
+    start: Start = Start()
+    pristine: Pristine | None = None
+    augment: Augment = Augment()
+    loss: tuple[LossTerm, ...] = Field(min_length=1)
+
+
+class DenoiseRecipe(_Recipe):
+    """Trains a denoiser on the references of a dataset, and on pristine pictures where given."""
+
+    task: Literal["denoise"]
+    pristine: str | None = None
+    """A folder of pristine pictures, relative to the data root."""
+    patch: int = Field(48, ge=16)
+    patches_per_epoch: int = Field(4096, ge=2)
+    noise: Noise = Noise()
+
+
+Recipe = ScoreRecipe | DenoiseRecipe
+_ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="task")])
+
+
+def read_recipe(name: str | Path) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        name: a path, or the name of a shipped recipe.
+
+    Raises:
+        RequestError: no such recipe, not TOML, or wrong entries; all of them are listed with their keys.
+    """
+    path = Path(name)
+    if not path.is_file():
+        path = SHIPPED / f"{name}.toml"
+    if Path(name).name != str(name) or not path.is_file():
+        if not Path(name).is_file():
+            shipped = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.toml")))
+            raise RequestError(f"recipe {str(name)!r}: no such file, and no shipped recipe of that name ({shipped}).")
+        path = Path(name)
+    try:
+        return _ADAPTER.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: not a TOML file ({error}).") from error
+    except ValidationError as error:
+        found = "; ".join(f"{_key(item['loc'])}: {_sentence(item)}" for item in error.errors())
+        raise RequestError(f"{path}: {error.error_count()} wrong entries: {found}.") from error
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    parts = [str(part) for part in location if part not in ("score", "denoise")]
+    return ".".join(parts) or "the recipe"
+
+
+def _sentence(item: Any) -> str:
+    if item["type"] == "extra_forbidden":
+        return "no such key"
+    if item["type"] == "missing":
+        return "is missing"
+    given = item.get("input")
+    shown = f", got {given!r}" if isinstance(given, (str, int, float)) else ""
+    message = item["msg"].removeprefix("Value error, ")
+    return message[:1].lower() + message[1:] + shown

@@ -1,0 +1,173 @@
+"""The task of training a model that predicts scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from iqa_robust.datasets.base import Dataset
+from iqa_robust.errors import CheckpointError, RequestError
+from iqa_robust.measures.correlation import plcc_raw, srocc
+from iqa_robust.models.checkpoints import Checkpoint, load
+from iqa_robust.models.compact import CompactNetwork
+from iqa_robust.models.learned import from_range
+from iqa_robust.models.randomness import derive_seed
+from iqa_robust.models.trunk_regressor import TrunkNetwork
+from iqa_robust.training.data import Sample, batch_count, batches_of, hold_out, load_ahead, open_split
+from iqa_robust.training.degraded import DegradedPictures
+from iqa_robust.training.loop import Batch, Task
+from iqa_robust.training.losses import LOSSES
+from iqa_robust.training.progress import Clock, Listener, Progress
+from iqa_robust.training.recipe import ScoreRecipe
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"compact": CompactNetwork, "trunk-regressor": TrunkNetwork}
+RIDGE_ALPHAS = np.logspace(0, 5, 11)
+"""Strengths of regularization tried by leave-one-out."""
+EVALUATION_BATCH = 8
+"""Whole images of one size scored together."""
+
+
+class ScoreTask(Task):
+    """Trains a score network on one dataset, and on degraded pristine pictures where the recipe gives them."""
+
+    def __init__(self, recipe: ScoreRecipe, *, data_root: Path | None, labels: Path, listener: Listener) -> None:
+        """Opens the data and builds the network. Raises `RequestError` where recipe and data do not fit."""
+        self.recipe = recipe
+        self.data_root = data_root
+        self.dataset = open_split(recipe.data, "train", data_root)
+        samples = [Sample(self.dataset, row) for row in self.dataset.rows()]
+        self.degraded: DegradedPictures | None = None
+        if recipe.pristine is not None:
+            folder = under(data_root, recipe.pristine.folder, "pristine.folder")
+            self.degraded = DegradedPictures(folder, recipe.pristine, recipe.seed, labels)
+            samples += [Sample(self.degraded, row) for row in self.degraded.rows(listener)]
+        self.train, self.validation = hold_out(samples, recipe.validation, recipe.seed)
+        self.batches_per_epoch = batch_count(len(self.train), recipe.optimization.batch_size)
+        if not self.batches_per_epoch:
+            raise RequestError(f"recipe {recipe.name!r}: expected at least two training images, got {len(self.train)}.")
+        self.chosen_by = "srocc" if self.validation else None
+        self.low, self.high = self.dataset.mos_range
+        self.params: dict[str, Any] = {**recipe.network.params, "score_range": [self.low, self.high]}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(recipe.seed, "first weights"))
+            try:
+                self.network = NETWORKS[recipe.network.name](**self.params)
+            except (KeyError, TypeError) as error:
+                raise RequestError(f"recipe {recipe.name!r}: network: not a score network's parameters ({error}).") from error
+
+    def start(self, listener: Listener) -> None:
+        """Load the trunk and fit the head by ridge regression, as the recipe says."""
+        if self.recipe.start.trunk is not None:
+            load_trunk(self.network, load(under(self.data_root, self.recipe.start.trunk, "start.trunk")))
+        if self.recipe.start.head == "ridge":
+            self._fit_head(listener)
+
+    def _fit_head(self, listener: Listener) -> None:
+        from sklearn.linear_model import RidgeCV
+
+        if not isinstance(self.network, TrunkNetwork):
+            raise RequestError(f"recipe {self.recipe.name!r}: start.head = 'ridge' needs the network 'trunk-regressor'.")
+        network = self.network.eval()
+        features, mos = over_images(network.features, self.train, "start", listener)
+        mean, scale = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
+        target = from_range(mos, self.low, self.high)
+        fitted = RidgeCV(RIDGE_ALPHAS).fit(((features - mean) / scale).numpy(), target.numpy())
+        with torch.no_grad():
+            network.feature_mean.copy_(mean)
+            network.feature_scale.copy_(scale)
+            network.head.weight.copy_(torch.from_numpy(np.atleast_2d(fitted.coef_)).float())
+            network.head.bias.fill_(float(fitted.intercept_))
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Shuffled patches and their MOS."""
+        recipe = self.recipe
+        return batches_of(self.train, recipe.optimization.batch_size, recipe.augment, recipe.seed, epoch)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """The recipe's terms on scores mapped to [-1, 1]."""
+        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        predicted, target = ((scores - middle) / half for scores in (self.network(batch[0]), batch[1]))
+        terms = [term.weight * LOSSES[term.name](predicted, target) for term in self.recipe.loss]
+        return torch.stack(terms).sum()
+
+    def validate(self, listener: Listener) -> dict[str, float]:
+        """SROCC and PLCC on the held-out contents of the training split, whole images."""
+        return agreement(self.network, self.validation, "validate", listener) if self.validation else {}
+
+    def manifests(self) -> dict[str, str]:
+        """Hex sha256 of every set that was trained or validated on."""
+        found = {f"{self.recipe.data.dataset}:train": self.dataset.manifest()}
+        if self.degraded is not None and self.recipe.pristine is not None:
+            found[Path(self.recipe.pristine.folder).name] = self.degraded.manifest()
+        return found
+
+
+def under(data_root: Path | None, relative: str, key: str) -> Path:
+    """A path of a recipe, inside the data root. Raises `RequestError` where there is no root or it leads outside."""
+    if data_root is None:
+        raise RequestError(
+            f"recipe: {key}: {relative!r} lies under the data root; give --data-root or IQA_ROBUST_DATA."
+        )
+    root = data_root.resolve()
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root):
+        raise RequestError(f"recipe: {key}: {relative!r} leads outside the data root {data_root}.")
+    return path
+
+
+def load_trunk(network: nn.Module, checkpoint: Checkpoint) -> None:
+    """Fill `network.trunk` from a state dict in torchvision's names, with or without `features.`; extras are left.
+
+    Raises:
+        CheckpointError: a weight of the trunk is missing or has another shape.
+    """
+    for key, value in network.state_dict().items():
+        if not key.startswith("trunk."):
+            continue
+        name = key.removeprefix("trunk.")
+        found = checkpoint.tensors.get(name, checkpoint.tensors.get(name.removeprefix("features.")))
+        if found is None or found.shape != value.shape:
+            got = "nothing" if found is None else f"shape {tuple(found.shape)}"
+            raise CheckpointError(f"{checkpoint.source}: expected {name!r} of shape {tuple(value.shape)}, got {got}.")
+        value.copy_(found)
+
+
+@torch.no_grad()
+def over_images(
+    function: Callable[[torch.Tensor], torch.Tensor], samples: Sequence[Sample], stage: str, listener: Listener
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`function` of every whole image, in batches of one size, with the MOS: two tensors in the samples' order."""
+    results: list[torch.Tensor] = []
+    images: list[torch.Tensor] = []
+    scores: list[float] = []
+    clock = Clock()
+
+    def flush() -> None:
+        if images:
+            results.append(function(torch.stack(images).contiguous(memory_format=torch.channels_last)))
+            clock.images += len(images)
+            images.clear()
+            listener(Progress(stage, done=clock.images, total=len(samples), rate=clock.rate()))
+
+    for item in load_ahead(samples, 2 * EVALUATION_BATCH):
+        if images and (len(images) == EVALUATION_BATCH or item.x.shape != images[0].shape):
+            flush()
+        images.append(item.x)
+        scores.append(item.mos)
+    flush()
+    return torch.cat(results), torch.tensor(scores)
+
+
+def agreement(
+    function: Callable[[torch.Tensor], torch.Tensor], samples: Sequence[Sample], stage: str, listener: Listener
+) -> dict[str, float]:
+    """SROCC and PLCC (of the scores as they are) between predictions and MOS; higher is better for either scale."""
+    predicted, mos = over_images(function, samples, stage, listener)
+    return {"srocc": srocc(predicted.numpy(), mos.numpy()), "plcc": plcc_raw(predicted.numpy(), mos.numpy())}
+
+

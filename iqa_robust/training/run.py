@@ -1,0 +1,113 @@
+"""From a recipe to a checkpoint with its model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from iqa_robust import datasets
+from iqa_robust.errors import CheckpointError, RequestError
+from iqa_robust.models.checkpoints import load, save
+from iqa_robust.training.cards import Card
+from iqa_robust.training.data import Sample, open_split
+from iqa_robust.training.denoiser import DenoiseTask
+from iqa_robust.training.loop import Task, fit
+from iqa_robust.training.progress import Listener
+from iqa_robust.training.recipe import DenoiseRecipe, Recipe, ScoreRecipe, read_recipe
+from iqa_robust.training.regressor import ScoreTask, agreement
+
+
+def run(name: str | Path, *, data_root: Path | None, out: Path | None, listener: Listener) -> Path:
+    """See `iqa_robust.training.train`."""
+    recipe = read_recipe(name)
+    out = Path(f"{recipe.name}.safetensors") if out is None else out
+    if out.suffix != ".safetensors":
+        raise RequestError(f"--out: expected a file name that ends in .safetensors, got {str(out)!r}.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if _is_finished(out, recipe):
+        return out
+    state, labels = out.with_suffix(".resume.pt"), out.with_suffix(".labels.csv")
+    task: ScoreTask | DenoiseTask
+    if isinstance(recipe, ScoreRecipe):
+        task = ScoreTask(recipe, data_root=data_root, labels=labels, listener=listener)
+    else:
+        task = DenoiseTask(recipe, data_root=data_root)
+    history = fit(
+        task, recipe.optimization, seed=recipe.seed, digest=recipe.digest(), state=state, listener=listener
+    )
+    manifests = task.manifests()
+    save(out, task.network, _config(recipe, task, manifests), half=recipe.precision == "half")
+    _write_card(recipe, task, out, manifests, history, data_root, listener)
+    state.unlink()
+    return out
+
+
+def _is_finished(out: Path, recipe: Recipe) -> bool:
+    """Whether the file is there and was made by this very recipe. Another one's file is never overwritten."""
+    if not out.exists():
+        return False
+    try:
+        found = load(out).config.get("recipe_digest")
+    except CheckpointError:
+        found = None
+    if found != recipe.digest():
+        raise RequestError(f"--out: {out} exists and was not made by this recipe; choose another name or remove it.")
+    return out.with_suffix(".md").exists()
+
+
+def _config(recipe: Recipe, task: ScoreTask | DenoiseTask, manifests: dict[str, str]) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "network": recipe.network.name,
+        "params": task.params,
+        "training_datasets": sorted(manifests),
+        "license": recipe.license,
+        "source": f"iqa-robust, recipe {recipe.name}",
+        "recipe_digest": recipe.digest(),
+    }
+    if isinstance(task, ScoreTask):
+        config["higher_is_better"] = datasets.get(recipe.data.dataset).mos_higher_is_better
+    return config
+
+
+def _write_card(
+    recipe: Recipe,
+    task: ScoreTask | DenoiseTask,
+    out: Path,
+    manifests: dict[str, str],
+    history: list[dict[str, float]],
+    data_root: Path | None,
+    listener: Listener,
+) -> None:
+    """Judge the stored file, not the network in memory: half precision is part of what is shipped."""
+    stored = load(out)
+    task.network.load_state_dict(stored.tensors)
+    task.network.eval()
+    test = open_split(recipe.data, "test", data_root)
+    counts = {"train": len(task.train), "validation": len(task.validation)}
+    results: dict[str, dict[str, float]] = {}
+    if task.validation:
+        results["validation"] = task.validate(listener)
+    if isinstance(task, ScoreTask):
+        counts["test"] = len(test)
+        results["test"] = agreement(task.network, [Sample(test, row) for row in test.rows()], "test", listener)
+    else:
+        results["test"] = task.gains(test)
+    Card(
+        recipe=recipe,
+        weights=out,
+        sha256=stored.sha256,
+        parameters=sum(parameter.numel() for parameter in task.network.parameters()),
+        manifests={**manifests, f"{recipe.data.dataset}:test": test.manifest()},
+        counts=counts,
+        epoch=_kept(history, task),
+        results=results,
+        history=history,
+    ).write()
+
+
+def _kept(history: list[dict[str, float]], task: Task) -> int:
+    """The epoch whose weights were kept, from 1: the first best one, or the last."""
+    if task.chosen_by is None:
+        return len(history)
+    values = [epoch[task.chosen_by] for epoch in history]
+    return values.index(max(values)) + 1

@@ -1,0 +1,19 @@
+"""Fixtures that several rooms share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder with the official datasets, or a skip that says how to provide it."""
+    root = Path(os.environ.get("IQA_ROBUST_DATA") or CHECKOUT.parent / "shared" / "data")
+    if not root.is_dir():
+        pytest.skip("needs the official datasets: set IQA_ROBUST_DATA to their folder")
+    return root
