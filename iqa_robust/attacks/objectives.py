@@ -98,7 +98,8 @@ class Objective:
             best_value=torch.full((n,), -torch.inf, device=x.device),
             best_image=x.clone(),
         )
-        self._draws = 1 if model.info.deterministic else budget.eot
+        self.draws = 1 if model.info.deterministic else budget.eot
+        """Forward passes per evaluation of an image."""
 
     def sides(self) -> list[Objective]:
         """For the goal `away`, one objective per direction that shares counts and best image; else itself."""
@@ -129,7 +130,7 @@ class Objective:
         """(N,) evaluations each image has left; a very large number when the budget sets no limit."""
         if self._budget.queries is None:
             return torch.full_like(self.tally.queries, 2**62)
-        return (self._budget.queries - self.tally.queries).div(self._draws, rounding_mode="floor")
+        return (self._budget.queries - self.tally.queries).div(self.draws, rounding_mode="floor")
 
     def __call__(self, z: torch.Tensor, index: torch.Tensor | None = None) -> torch.Tensor:
         """Values (n,) of images `z` (n, 3, H, W), which are the images `index` (n,) of the batch, or all.
@@ -169,19 +170,19 @@ class Objective:
         scores = torch.zeros(z.shape[0], device=z.device)
         slope = torch.zeros_like(z)
         calls = self.tally.gradients[index.cpu()].clone()
-        for draw in range(self._draws):
+        for draw in range(self.draws):
             leaf = z.detach().requires_grad_(True)
             with torch.enable_grad(), seeded(self._draw_seeds(index, calls, draw)):
                 one = self._model(leaf, self._reference(index)).float()
                 if one.requires_grad:
                     slope += torch.autograd.grad(one.sum(), leaf, materialize_grads=True)[0]
             scores += one.detach()
-        scores = scores / self._draws
+        scores = scores / self.draws
         self._keep_best(z.detach(), index, scores)
         with torch.enable_grad():
             leaf = scores.requires_grad_(True)
             value = self.goal.select(index).value(leaf, self.score_clean[index])
-            factor = torch.autograd.grad(value.sum(), leaf)[0] / self._draws
+            factor = torch.autograd.grad(value.sum(), leaf)[0] / self.draws
         slope = slope * factor.view(-1, 1, 1, 1)
         self._count_gradients(index)
         self._note_zero(index, slope)
@@ -191,10 +192,10 @@ class Objective:
         calls = self.tally.queries[index.cpu()].clone()
         self._spend(index)
         total = torch.zeros(z.shape[0], device=z.device)
-        for draw in range(self._draws):
+        for draw in range(self.draws):
             with seeded(self._draw_seeds(index, calls, draw)):
                 total = total + self._model(z, self._reference(index)).float()
-        scores = total / self._draws
+        scores = total / self.draws
         self._keep_best(z.detach(), index, scores.detach())
         return self.goal.select(index).value(scores, self.score_clean[index])
 
@@ -222,10 +223,10 @@ class Objective:
         times = torch.bincount(index.cpu(), minlength=self._x.shape[0])
         if bool((times > self.remaining()).any()):
             raise QueryBudgetExhaustedError
-        self.tally.queries += times * self._draws
+        self.tally.queries += times * self.draws
 
     def _count_gradients(self, index: torch.Tensor) -> None:
-        self.tally.gradients += torch.bincount(index.cpu(), minlength=self._x.shape[0]) * self._draws
+        self.tally.gradients += torch.bincount(index.cpu(), minlength=self._x.shape[0]) * self.draws
 
     def _note_zero(self, index: torch.Tensor, gradient: torch.Tensor) -> None:
         nonzero = (gradient != 0).flatten(1).any(dim=1)

@@ -239,16 +239,17 @@ class Dataset(ABC):
                 )
 
     def _choose(self, table: Sequence[Row]) -> list[Row]:
+        official = {row.split for row in table}
+        if official != {None}:
+            self._check_official(table)
         if self.split == "all":
             return list(table)
-        official = {row.split for row in table}
         if official == {None}:
             train, test = seeded_split((row.content for row in table), self.split_seed)
             sides = {"train": train, "test": test}
             names = [name for name, contents in sides.items() if contents]
             rows = [row for row in table if row.content in sides.get(self.split, frozenset())]
         else:
-            self._check_official(table)
             names = [name for name in SPLITS if name in official]
             rows = [row for row in table if row.split == self.split]
         if not rows:

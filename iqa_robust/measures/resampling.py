@@ -193,4 +193,4 @@ def _draws(codes: np.ndarray, resamples: int, seed: int) -> Iterator[Floats]:
         drawn = ((words >> half) * np.uint64(g)) >> half
         drawn += (np.arange(b, dtype=np.uint64) * np.uint64(g))[:, None]
         counts = np.bincount(drawn.ravel().astype(np.intp), minlength=b * g).reshape(b, g)
-        yield (counts if single else counts[:, codes]).astype(np.float64)
+        yield (counts if single else np.take(counts, codes, axis=1)).astype(np.float64)

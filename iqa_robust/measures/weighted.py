@@ -65,8 +65,8 @@ class Srocc:
         n = counts.sum(axis=1)
         tx, ty = self._x.totals(counts), self._y.totals(counts)
         # Doubled midranks are whole: a group of t after c others has midrank c + (t + 1) / 2.
-        rx = _doubled_midranks(tx)[:, self._x.of_image]
-        ry = _doubled_midranks(ty)[:, self._y.of_image]
+        rx = np.take(_doubled_midranks(tx), self._x.of_image, axis=1)
+        ry = np.take(_doubled_midranks(ty), self._y.of_image, axis=1)
         # Four times the sums of products about the mean rank (n + 1) / 2; ties lower those of squares.
         sxy = np.einsum("bi,bi,bi->b", counts, rx, ry) - n * (n + 1) ** 2
         sxx = (n**3 - np.einsum("bg,bg,bg->b", tx, tx, tx)) / 3
@@ -94,9 +94,9 @@ class Krocc:
         discordant = np.zeros(len(counts))
         for left, right, below, before in self._merges:
             running = np.zeros((len(counts), len(right) + 1))
-            np.cumsum(counts[:, right], axis=1, out=running[:, 1:])
-            smaller = running[:, below] - running[:, before]
-            discordant += np.einsum("bi,bi->b", counts[:, left], smaller)
+            np.cumsum(np.take(counts, right, axis=1), axis=1, out=running[:, 1:])
+            smaller = np.take(running, below, axis=1) - np.take(running, before, axis=1)
+            discordant += np.einsum("bi,bi->b", np.take(counts, left, axis=1), smaller)
         pairs = n * (n - 1) / 2
         tied_x, tied_y, tied_xy = (groups.tied_pairs(counts) for groups in (self._x, self._y, self._xy))
         balance = pairs - tied_x - tied_y + tied_xy - 2 * discordant
@@ -115,7 +115,7 @@ class _Groups:
 
     def totals(self, counts: Floats) -> Floats:
         """How often each group was drawn, (B, groups)."""
-        ordered = counts[:, self._order]
+        ordered = np.take(counts, self._order, axis=1)
         return np.add.reduceat(ordered, self._starts, axis=1) if self._ties else ordered
 
     def tied_pairs(self, counts: Floats) -> Floats:

@@ -26,7 +26,7 @@ def pictures(n: int, height: int, width: int) -> torch.Tensor:
 def off_grid(x: torch.Tensor) -> torch.Tensor:
     """The pictures with distinct values away from 0 and 1: there a piecewise smooth function has a derivative."""
     grain = torch.rand(x.shape, generator=torch.Generator().manual_seed(5))
-    return 0.2 + 0.5 * x + 0.1 * grain
+    return 0.15 + 0.4 * x + 0.3 * grain
 
 
 def degraded(x: torch.Tensor) -> torch.Tensor:

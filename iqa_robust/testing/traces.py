@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import pickle
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -21,8 +20,9 @@ def untouched(model: IQAModel) -> Iterator[None]:
     """Raise `ViolationError` if state, modes, gradients or `info` of `model` differ after the block."""
     before = _describe(model)
     yield
-    for name, (old, new) in {key: (before[key], value) for key, value in _describe(model).items()}.items():
-        expect(old == new, f"expected the model to be left as it was; its {name} changed.")
+    after = _describe(model)
+    for name, found in before.items():
+        expect(found == after[name], f"expected the model to be left as it was; its {name} changed.")
 
 
 @contextlib.contextmanager
@@ -65,13 +65,14 @@ def _describe(model: IQAModel) -> dict[str, Any]:
 
 
 def _digest(tensor: torch.Tensor) -> str:
-    plain = tensor.detach().cpu().contiguous()
-    return hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode() + plain.numpy().tobytes()).hexdigest()
+    content = tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode() + content).hexdigest()
 
 
-def _generators() -> dict[str, bytes]:
+def _generators() -> dict[str, object]:
+    _, words, *position = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state().numpy().tobytes(),
-        "NumPy": pickle.dumps(np.random.get_state()),
-        "Python": pickle.dumps(random.getstate()),
+        "NumPy": (np.asarray(words).tobytes(), *position),
+        "Python": random.getstate(),
     }

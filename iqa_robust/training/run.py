@@ -91,7 +91,7 @@ def _write_card(
         counts["test"] = len(test)
         results["test"] = agreement(task.network, [Sample(test, row) for row in test.rows()], "test", listener)
     else:
-        results["test"] = task.gains(test)
+        results["test"] = task.gains(test, listener)
     Card(
         recipe=recipe,
         weights=out,

@@ -129,9 +129,10 @@ def test_labels_are_recomputed(sample: list[Item]) -> None:
     x = torch.stack([item.x for item in chosen])
     ref = torch.stack([item.ref for item in chosen if item.ref is not None])
     found = pseudo_mos(ref, x).numpy()
-    # Two decimals are stored. Other versions of the codecs and of NumPy's random streams move a few pixels by
-    # a few levels, which is worth about one point; another distortion, crop or map is worth many.
-    np.testing.assert_allclose(found, [item.mos for item in chosen], atol=1.5)
+    # Two decimals are stored, and the oldest and newest supported libraries agree to that (0.005). Codecs
+    # built for another processor may round single pixels differently, worth tenths of a point; another
+    # distortion, crop, seed or map is worth many points.
+    np.testing.assert_allclose(found, [item.mos for item in chosen], atol=0.5)
 
 
 def test_every_type_gets_worse_with_its_level(every_row: tuple[Row, ...]) -> None:

@@ -1,7 +1,7 @@
 """Figures derived from the per-image MANIQA scores that MSU's robustness benchmark published.
 
-Source: msu-video-group/MSU_Metrics_Robustness_Benchmark at 375969e, `res/*_maniqa_test.csv`; 1,000 images of NIPS2017,
-2,001 of Vimeo, 217 of DERF; eps 10/255. Scores are scaled, as there, by the clean scores of the slice.
+Source: msu-video-group/MSU_Metrics_Robustness_Benchmark at 375969e, `res/*_maniqa_test.csv`; 1,000 images of
+NIPS2017, 2,001 of Vimeo, 217 of DERF; eps 10/255. Scores are scaled, as there, by the clean scores of the slice.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def test_where_every_score_rises_three_measures_are_one(table, attack: str, data
 
 
 def test_the_slice_must_not_set_the_scale(table) -> None:
-    """The reason for frozen ranges: one attack on one set is 4.56 on its own scale, below 0.9 on that of all sets."""
+    """Why ranges are frozen: the same shifts are 4.56 on the scale of their slice, 0.885 on that of all sets."""
     derf = table("ifgsm", "DERF")
     clear = np.concatenate([table("ifgsm", name)["clear"] for name in ("NIPS", "VIMEO", "DERF")])
     own = shift_abs_scaled(derf["clear"], derf["attacked"], slice_range(derf))

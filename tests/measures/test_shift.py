@@ -58,7 +58,12 @@ def test_by_hand() -> None:
 
 def test_mos_units() -> None:
     expected = np.mean(
-        np.abs([5 / (1 + np.exp(-(a - 5) / 2)) - 5 / (1 + np.exp(-(c - 5) / 2)) for c, a in zip(CLEAN, ADV)])
+        np.abs(
+            [
+                5 / (1 + np.exp(-(a - 5) / 2)) - 5 / (1 + np.exp(-(c - 5) / 2))
+                for c, a in zip(CLEAN, ADV, strict=True)
+            ]
+        )
     )
     assert shift_abs_mos(CLEAN, ADV, LOGISTIC) == pytest.approx(expected, rel=1e-13)
     assert shift_abs_mos([5.0], [1e9], LOGISTIC) == pytest.approx(2.5, rel=1e-13)

@@ -1,0 +1,184 @@
+"""Every flag: a record that must raise it, and its neighbor that must not."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from iqa_robust.harness.flags import FLAGS, NOT_FINITE, find_flags
+from iqa_robust.records import IMAGE_COLUMNS, Budget, Component, RunRecord, RunSpec
+
+N = 40
+MOS = np.linspace(0, 100, N)
+CLEAN = np.linspace(10, 90, N)
+
+
+def make(
+    shift: float = 5.0,
+    *,
+    spec: dict[str, Any] | None = None,
+    facts: dict[str, Any] | None = None,
+    probes: dict[str, float] | None = None,
+    **columns: Any,
+) -> RunRecord:
+    base = RunSpec(
+        track="t-v1",
+        dataset=Component(name="photos", params={"split": "test", "limit": None}),
+        manifest="0" * 64,
+        model=Component(name="compact"),
+        weights_sha256=None,
+        score_range=(0.0, 100.0),
+        defense=None,
+        attack=Component(name="pgd"),
+        goal="away",
+        target=None,
+        budget=Budget(),
+        knowledge="adaptive",
+        seed=0,
+        package_version="0",
+    )
+    frame = pd.DataFrame(
+        {
+            "image_id": [f"i{i}" for i in range(N)],
+            "reference_id": [None] * N,
+            "mos": MOS,
+            "score_clean": CLEAN,
+            "score_adv": CLEAN + shift,
+            "score_def_clean": np.nan,
+            "linf": 0.01,
+            "l2": 1.0,
+            "psnr": 40.0,
+            "ssim": 0.9,
+            "lpips": np.nan,
+            "dists": np.nan,
+            "queries": 10,
+            "gradients": 10,
+            "zero_gradient": False,
+            "status": "ok",
+            "reason": "",
+        }
+    )
+    for name, values in columns.items():
+        frame[name] = values
+    known = {
+        "higher_is_better": True,
+        "mos_higher_is_better": True,
+        "mos_range": [0, 100],
+        "access": "white",
+        "control": False,
+        "training_datasets": None,
+        "certificate": None,
+    }
+    return RunRecord(
+        spec=dataclasses.replace(base, **(spec or {})),
+        status="ok",
+        facts={**known, **(facts or {})},
+        probes=probes or {},
+        images=frame[list(IMAGE_COLUMNS)],
+    )
+
+
+JPEG = Component(name="jpeg")
+NOISE = {"spec": {"attack": Component(name="noise")}, "facts": {"access": "black", "control": True}}
+SQUARE = {"spec": {"attack": Component(name="square")}, "facts": {"access": "black"}}
+
+
+def defended(shift: float, knowledge: str = "adaptive", **more: Any) -> RunRecord:
+    return make(shift, spec={"defense": JPEG, "knowledge": knowledge}, score_def_clean=CLEAN, **more)
+
+
+CASES = {
+    "score-not-repeatable": (make(probes={"repeat_difference": 0.2}), [], make(probes={"repeat_difference": 1e-5}), []),
+    "batch-dependent": (make(probes={"batch_difference": 0.2}), [], make(probes={"batch_difference": 1e-5}), []),
+    "zero-gradient": (make(zero_gradient=True), [], make(zero_gradient=True, gradients=0), []),
+    "not-finite": (
+        make(reason=[NOT_FINITE] + [""] * (N - 1)),
+        [],
+        make(reason=["broken file"] + [""] * (N - 1)),
+        [],
+    ),
+    "out-of-declared-range": (
+        make(score_clean=CLEAN + 20),
+        [],
+        make(score_adv=CLEAN + 500),  # attacked scores may leave the range: that is a finding, not a flag
+        [],
+    ),
+    "control-noise-wins": (make(5), [make(6, **NOISE)], make(5), [make(4, **NOISE)]),
+    "black-box-wins": (make(5), [make(6, **SQUARE)], make(5), [make(5.05, **SQUARE)]),
+    "oblivious-wins": (defended(5), [defended(9, "oblivious")], defended(9), [defended(5, "oblivious")]),
+    "larger-eps-weaker": (
+        make(5, spec={"budget": Budget(eps_255=8)}),
+        [make(7)],
+        make(9, spec={"budget": Budget(eps_255=8)}),
+        [make(7)],
+    ),
+    "more-steps-weaker": (
+        make(5, spec={"budget": Budget(steps=20)}),
+        [make(7)],
+        make(9, spec={"budget": Budget(steps=20)}),
+        [make(7)],
+    ),
+    "degenerate": (make(score_adv=50.0), [], make(score_adv=CLEAN), []),
+    "collapsed": (make(score_clean=50 + CLEAN / 1000), [], make(), []),
+    "trained-on-test": (
+        make(facts={"training_datasets": ["photos"]}),
+        [],
+        make(facts={"training_datasets": ["photos:train", "kodak24"]}),
+        [],
+    ),
+    "certificate-violated": (
+        make(5, facts={"certificate": {"l2": 2.0, "shift": 1.0}}),
+        [],
+        make(5, facts={"certificate": {"l2": 0.5, "shift": 1.0}}),
+        [],
+    ),
+}
+
+
+def test_every_flag_has_a_case() -> None:
+    assert set(CASES) == set(FLAGS)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_flag(name: str) -> None:
+    raised, rivals, quiet, quiet_rivals = CASES[name]
+    assert name in find_flags(raised, [raised, *rivals])
+    assert name not in find_flags(quiet, [quiet, *quiet_rivals])
+
+
+def test_a_sound_row_has_no_flags() -> None:
+    record = make(9)
+    assert find_flags(record, [record, make(1, **NOISE), make(5, **SQUARE)]) == ()
+
+
+def test_rivals_must_be_alike() -> None:
+    other_model = make(50, spec={**SQUARE["spec"], "model": Component(name="ssim")}, facts=SQUARE["facts"])
+    other_eps = make(50, spec={**SQUARE["spec"], "budget": Budget(eps_255=8)}, facts=SQUARE["facts"])
+    record = make(5)
+    assert "black-box-wins" not in find_flags(record, [record, other_model, other_eps])
+
+
+def test_a_defended_row_is_judged_against_its_own_clean_scores() -> None:
+    """A defense that shifts every clean score by 30 has not been attacked by 30."""
+    record = make(
+        0, spec={"defense": JPEG}, score_def_clean=CLEAN - 30, score_adv=CLEAN - 30, facts={"access": "white"}
+    )
+    noise = make(
+        0,
+        spec={"defense": JPEG, "attack": Component(name="noise")},
+        facts=NOISE["facts"],
+        score_def_clean=CLEAN - 30,
+        score_adv=CLEAN - 29,
+    )
+    assert "control-noise-wins" in find_flags(record, [record, noise])
+
+
+def test_the_documentation_explains_every_flag() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "flags.md").read_text()
+    assert set(re.findall(r"^#+ `([a-z-]+)`", text, re.MULTILINE)) == set(FLAGS)

@@ -1,0 +1,184 @@
+"""Budgets, digests, and records on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iqa_robust.errors import ContractError, RecordError
+from iqa_robust.records import (
+    IMAGE_COLUMNS,
+    Budget,
+    Component,
+    RunRecord,
+    RunSpec,
+    read_record,
+    read_records,
+    write_atomically,
+    write_record,
+)
+
+SPEC = RunSpec(
+    track="t-v1",
+    dataset=Component(name="photos", params={"split": "test", "limit": None}),
+    manifest="0" * 64,
+    model=Component(name="compact", params={"weights": "photos"}, label="c"),
+    weights_sha256="ab",
+    score_range=(0.0, 100.0),
+    defense=Component(name="jpeg", params={"quality": 75}),
+    attack=Component(name="pgd", params={"restarts": 1}),
+    goal="away",
+    target=None,
+    budget=Budget(eps_255=2),
+    knowledge="adaptive",
+    seed=0,
+    package_version="0.1.0",
+)
+
+
+def _record(spec: RunSpec = SPEC) -> RunRecord:
+    row = {
+        "image_id": "a",
+        "reference_id": None,
+        "mos": 1.5,
+        "score_clean": 0.1,
+        "score_adv": math.nan,
+        "score_def_clean": 0.2,
+        "linf": 2 / 255,
+        "l2": 0.5,
+        "psnr": math.inf,
+        "ssim": 1.0,
+        "lpips": math.nan,
+        "dists": math.nan,
+        "queries": 3,
+        "gradients": 2,
+        "zero_gradient": True,
+        "status": "failed",
+        "reason": "score is not finite",
+    }
+    return RunRecord(
+        spec=spec,
+        status="partial",
+        reason="why",
+        facts={"higher_is_better": True},
+        probes={"repeat_difference": math.nan},
+        flags=("not-finite",),
+        seconds=1.5,
+        peak_memory_mb=10.0,
+        images=pd.DataFrame([row], columns=list(IMAGE_COLUMNS)),
+    )
+
+
+def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    written = _record()
+    path = write_record(tmp_path, written)
+    assert path.name == f"{SPEC.digest}.json"
+    found = read_record(path)
+    assert found.spec == SPEC
+    absent = ["reference_id"]  # None here, the missing value of the reader's pandas there
+    assert found.images[absent].isna().equals(written.images[absent].isna())
+    pd.testing.assert_frame_equal(
+        found.images.drop(columns=absent), written.images.drop(columns=absent), check_dtype=False
+    )
+    assert math.isnan(found.probes["repeat_difference"])
+    assert (found.flags, found.status, found.reason) == (("not-finite",), "partial", "why")
+
+
+def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    first, second = write_record(tmp_path / "a", _record()), write_record(tmp_path / "b", _record())
+    assert first.read_bytes() == second.read_bytes()
+    assert first.with_suffix(".parquet").read_bytes() == second.with_suffix(".parquet").read_bytes()
+
+
+def test_the_digest_ignores_the_order_of_keys_and_the_kind_of_number() -> None:
+    turned = dict(reversed(list(SPEC.to_dict().items())))
+    assert RunSpec.from_dict(turned).digest == SPEC.digest
+    assert dataclasses.replace(SPEC, budget=Budget(eps_255=2.0)).digest == SPEC.digest
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(RunSpec)])
+def test_the_digest_depends_on_every_field(field: str) -> None:
+    other = {
+        "track": "u-v1",
+        "dataset": Component(name="photos", params={"split": "train", "limit": None}),
+        "manifest": "1" * 64,
+        "model": Component(name="compact", params={"weights": "x"}, label="c"),
+        "weights_sha256": "cd",
+        "score_range": None,
+        "defense": None,
+        "attack": Component(name="pgd", params={"restarts": 2}),
+        "goal": "up",
+        "target": 3.0,
+        "budget": Budget(eps_255=2, steps=11),
+        "knowledge": "oblivious",
+        "seed": 1,
+        "package_version": "0.2.0",
+    }
+    assert dataclasses.replace(SPEC, **{field: other[field]}).digest != SPEC.digest
+
+
+@given(st.floats(0, 255), st.integers(1, 1000), st.one_of(st.none(), st.integers(1, 10**6)))
+def test_any_possible_budget_survives_json(eps: float, steps: int, queries: int | None) -> None:
+    spec = dataclasses.replace(SPEC, budget=Budget(eps_255=eps, steps=steps, queries=queries))
+    assert RunSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"norm": "l7"}, "budget: expected norm to be one of linf, l2, got 'l7'."),
+        ({"eps_255": -1}, "budget: expected eps_255 to be a finite number >= 0, got -1."),
+        ({"eps_255": math.nan}, "budget: expected eps_255 to be a finite number >= 0, got nan."),
+        ({"eps_255": 300}, "budget: expected eps_255 of at most 255 gray levels, got 300."),
+        ({"steps": 0}, "budget: expected steps to be a whole number >= 1, got 0."),
+        ({"queries": 1.5}, "budget: expected queries to be a whole number >= 1, got 1.5."),
+        ({"eot": True}, "budget: expected eot to be a whole number >= 1, got True."),
+    ],
+)
+def test_impossible_budgets(params: dict, sentence: str) -> None:
+    with pytest.raises(ContractError) as caught:
+        Budget(**params)
+    assert str(caught.value) == sentence
+
+
+def test_edited_files_are_noticed(tmp_path: Path) -> None:
+    path = write_record(tmp_path, _record())
+    document = json.loads(path.read_text())
+    document["spec"]["seed"] = 5
+    path.write_text(json.dumps(document))
+    with pytest.raises(RecordError, match=r"its name or digest is not that of its spec"):
+        read_record(path)
+
+    path = write_record(tmp_path, _record())
+    parquet = path.with_suffix(".parquet")
+    parquet.write_bytes(parquet.read_bytes() + b"x")
+    with pytest.raises(RecordError, match=r"not the images this record was written with"):
+        read_record(path)
+
+    path.write_text("{")
+    with pytest.raises(RecordError, match=r"not a readable record"):
+        read_record(path)
+
+
+def test_an_empty_folder_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(RecordError) as caught:
+        read_records(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: expected run records (<digest>.json), found none; give the --out folder of a run."
+    )
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
+    target = tmp_path / "board.csv"
+    target.write_bytes(b"old")
+    with pytest.raises(TypeError):
+        write_atomically(target, "not bytes")  # type: ignore[arg-type]
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["board.csv"]
