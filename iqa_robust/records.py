@@ -27,6 +27,23 @@ NORMS = ("linf", "l2")
 GOALS = ("up", "down", "away", "reflect", "target")
 KNOWLEDGE = ("oblivious", "adaptive", "black-box")
 STATUSES = ("ok", "partial", "failed")
+FLAG_NAMES = (
+    "score-not-repeatable",
+    "batch-dependent",
+    "zero-gradient",
+    "not-finite",
+    "out-of-declared-range",
+    "control-noise-wins",
+    "black-box-wins",
+    "oblivious-wins",
+    "larger-eps-weaker",
+    "more-steps-weaker",
+    "degenerate",
+    "collapsed",
+    "trained-on-test",
+    "certificate-violated",
+)
+"""Every flag a record can carry, in the order of the documentation."""
 
 IMAGE_COLUMNS: dict[str, str] = {
     "image_id": "string",

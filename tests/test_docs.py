@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+
+from iqa_robust.records import FLAG_NAMES, IMAGE_COLUMNS
+from iqa_robust.tables.board import BOARD_COLUMNS
+from iqa_robust.tables.per_image import PER_IMAGE_COLUMNS
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DOCS = CHECKOUT / "docs"
@@ -56,17 +61,6 @@ def test_python_blocks_are_excerpts_of_tested_files() -> None:
             assert block in (CHECKOUT / path).read_text("utf-8"), f"{page.name}: {path}"
 
 
-def strings_of(path: str, name: str) -> list[str]:
-    """The string constants in the value assigned to `name` at the top of a file; the keys, for a dict."""
-    for node in ast.parse((CHECKOUT / path).read_text("utf-8")).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            value = node.value
-            items = value.keys if isinstance(value, ast.Dict) else value.elts
-            return [item.value for item in items]
-    raise AssertionError(f"{path} has no {name}")
-
-
 def table_columns(text: str) -> list[str]:
     """The names in the first column of a Markdown table, in order."""
     cells = re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE)
@@ -78,6 +72,32 @@ def section(page: str, heading: str) -> str:
     return re.split(r"^##+ ", text.partition(f" {heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
 
 
-def test_every_column_of_a_record_is_explained() -> None:
-    columns = strings_of("iqa_robust/records.py", "IMAGE_COLUMNS")
-    assert table_columns(section("formats", "`<digest>.parquet`")) == columns
+@pytest.mark.parametrize(
+    ("heading", "columns"),
+    [
+        ("`<digest>.parquet`", IMAGE_COLUMNS),
+        ("`board.csv`", BOARD_COLUMNS),
+        ("Per-image CSV", PER_IMAGE_COLUMNS),
+    ],
+)
+def test_every_column_is_explained_in_order(heading: str, columns: Iterable[str]) -> None:
+    assert table_columns(section("formats", heading)) == list(columns)
+
+
+def test_every_flag_is_explained_in_order() -> None:
+    assert headings("flags") == list(FLAG_NAMES)
+    text = (DOCS / "flags.md").read_text("utf-8")
+    for part in ("Raised if", "Why it matters", "What to do"):
+        assert text.count(f"- **{part}** ") == len(FLAG_NAMES)
+
+
+def test_every_key_of_a_track_is_explained() -> None:
+    tree = ast.parse((CHECKOUT / "iqa_robust/harness/track.py").read_text("utf-8"))
+    sections = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name != "_Section"]
+    keys = {
+        field.target.id
+        for node in sections
+        for field in node.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    }
+    assert keys == set(table_columns((DOCS / "tracks.md").read_text("utf-8")))

@@ -44,7 +44,7 @@ class ARTAttack(LibraryAttack):
 
 
 class FastGradientMethod(ARTAttack):
-    """`FastGradientMethod` of ART: the fast gradient sign method and its L2 counterpart, one step of length eps."""
+    """`FastGradientMethod` of ART: one step of length eps along the sign, or its L2 counterpart."""
 
     library_class = "FastGradientMethod"
 

@@ -1,4 +1,4 @@
-"""Projected steepest ascent, the loop behind the iterative gradient attacks, and the choice between its ends."""
+"""Projected steepest ascent, the loop behind the iterative gradient attacks, and the choice between ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from iqa_robust.attacks.norms import project, steepest
+from iqa_robust.attacks.norms import dual_length, project, steepest
 from iqa_robust.attacks.objectives import Objective
 from iqa_robust.records import Budget
 
@@ -22,6 +22,9 @@ def ascend(
 ) -> torch.Tensor:
     """Climb `objective` for `budget.steps` steps inside the ball around `x`; (N, 3, H, W), its last point.
 
+    Toward a target a step is never longer than the distance left over the slope (Polyak's step for a known
+    optimum), so the climb lands on the target instead of leaping over it.
+
     Args:
         objective: what is climbed; it keeps the best point by itself.
         start: (N, 3, H, W), where to begin.
@@ -33,21 +36,22 @@ def ascend(
     z = start
     velocity = torch.zeros_like(x)
     for step in range(budget.steps):
-        _, slope = objective.gradient(z)
+        value, slope = objective.gradient(z)
+        length = torch.full_like(value, step_ratio * budget.eps * (1 - step / budget.steps))
+        if objective.goal.target is not None:
+            length = torch.fmin(length, -value / dual_length(slope, budget.norm))
         if momentum:
-            slope = torch.nan_to_num(slope)
-            size = slope.flatten(1).abs().sum(dim=1).clamp_min(torch.finfo(slope.dtype).tiny)
-            velocity = momentum * velocity + slope / size.view(-1, 1, 1, 1)
+            velocity = momentum * velocity + torch.nan_to_num(slope / _per_image(dual_length(slope, "linf")))
             slope = velocity
-        length = step_ratio * budget.eps * (1 - step / budget.steps)
-        z = project(z + length * steepest(slope, budget.norm), x, budget.norm, budget.eps)
+        step_taken = _per_image(length) * steepest(slope, budget.norm)
+        z = project(z + step_taken, x, budget.norm, budget.eps)
     return z
 
 
 def best_of(
     objective: Objective, candidates: Sequence[torch.Tensor], index: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Per image, the candidate (n, 3, H, W) of the highest value. A single one is returned without a query."""
+    """Per image, the candidate (n, 3, H, W) of the highest value; a single one costs no query."""
     best = candidates[0]
     if len(candidates) == 1:
         return best
@@ -55,6 +59,10 @@ def best_of(
     for candidate in candidates[1:]:
         value = objective(candidate, index)
         wins = value > highest
-        best = torch.where(wins.view(-1, 1, 1, 1), candidate, best)
+        best = torch.where(_per_image(wins), candidate, best)
         highest = torch.where(wins, value, highest)
     return best
+
+
+def _per_image(values: torch.Tensor) -> torch.Tensor:
+    return values.view(-1, 1, 1, 1)

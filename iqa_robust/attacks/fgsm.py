@@ -14,8 +14,8 @@ from iqa_robust.records import Budget
 class FGSM(Attack):
     """One step of length eps along the steepest direction: x + eps sign(gradient), or its L2 counterpart.
 
-    The goal `away` tries both ends of that line with one gradient. For `reflect` and `target` the step goes all the
-    way to the surface of the ball, so it may pass a target that lies near; `pgd` stops at it.
+    The goal `away` tries both ends of that line with one gradient. For `reflect` and `target` the step goes
+    all the way to the surface of the ball, so it may pass a target that lies near; `pgd` stops at it.
     """
 
     def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """What every adapter of an attack library shares: a two-logit view of the objective, and isolation.
 
-The libraries attack classifiers: they raise the cross-entropy of a label. `TwoLogitView` shows them a classifier of
-two classes whose cross-entropy for class 0 rises exactly where the objective does. An adapter of one more attack is a
-subclass of its library's adapter that names the library's class and its arguments.
+The libraries attack classifiers: they raise the cross-entropy of a label. `TwoLogitView` shows them a
+classifier of two classes whose cross-entropy for class 0 rises exactly where the objective does. An adapter
+of one more attack is a subclass of its library's adapter that names the library's class and its arguments.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ class TwoLogitView(nn.Module):
     With the value v of the objective and the clean score f(x), the logits are (1, g) with
     g = v / (1 + |f(x)| + |v|), which lies in (-1, 1) and rises strictly with v. Then
 
-    - the cross-entropy of class 0, log(1 + exp(g - 1)), has the slope dv/dx times a positive number, so its sign
-      gradient and its normalized gradient are the objective's own;
-    - that number neither vanishes nor overflows: a score in 0..100 used as a logit would saturate the softmax, whose
-      float32 gradient is then exactly zero;
-    - class 0 wins whatever the objective says, so no attack stops early because it takes itself for successful.
+    - the cross-entropy of class 0, log(1 + exp(g - 1)), has the slope dv/dx times a positive number, so its
+      sign gradient and its normalized gradient are the objective's own;
+    - that number neither vanishes nor overflows: a score in 0..100 used as a logit would saturate the
+      softmax, whose float32 gradient is then exactly zero;
+    - class 0 wins whatever the objective says, so no attack stops early because it takes itself for
+      successful.
 
-    Every forward pass is a call of the objective, so queries and gradients are counted. The module holds neither the
-    model nor its parameters: a library may change the mode of the view, but not the model's.
+    Every forward pass is a call of the objective, so queries and gradients are counted. The module holds
+    neither the model nor its parameters: a library may change the mode of the view, but not the model's.
     """
 
     def __init__(self, objective: Objective, index: int, device: torch.device) -> None:
@@ -61,8 +62,9 @@ class TwoLogitView(nn.Module):
 class LibraryAttack(Attack):
     """An attack of another library, run on one image at a time.
 
-    The libraries draw from global generators and decide on whole batches; one image at a time, under a seed of its
-    own, the result of an image does not depend on the batch it came in. The goal `away` is one run per direction.
+    The libraries draw from global generators and decide on whole batches; one image at a time, under a seed
+    of its own, the result of an image does not depend on the batch it came in. The goal `away` is one run per
+    direction.
     """
 
     @abstractmethod
@@ -76,8 +78,12 @@ class LibraryAttack(Attack):
             index = torch.tensor([i], device=x.device)
             image = x[i : i + 1]
             with contextlib.suppress(QueryBudgetExhaustedError), isolated(seed, x.device):
-                ends = [self.run(TwoLogitView(side, i, x.device), image, budget) for side in objective.sides()]
-                ends = [torch.where(end.isfinite(), end, image) for end in ends]  # the slope of a NaN score is NaN
+                ends = [
+                    self.run(TwoLogitView(side, i, x.device), image, budget) for side in objective.sides()
+                ]
+                ends = [
+                    torch.where(end.isfinite(), end, image) for end in ends
+                ]  # the slope of a NaN score is NaN
                 found[i : i + 1] = best_of(objective, ends, index)
         return found
 
@@ -108,6 +114,6 @@ def isolated(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Import a library without its side effects: warning filters, and logging handlers that it would close."""
+    """Import a library without its side effects on warning filters and on the logging of everybody else."""
     with warnings.catch_warnings(), mock.patch.object(logging.config, "dictConfig"):
         yield

@@ -11,11 +11,11 @@ from iqa_robust.records import Budget
 
 
 class Noise(Attack):
-    """One draw of random noise as large as the budget allows; an attack that does not beat it has found nothing.
+    """One draw of random noise as large as the budget allows; an attack that cannot beat it found nothing.
 
-    For L-infinity every value moves by eps, up or down at random, which has three times the energy of uniform noise
-    in the same ball; for L2 the noise is Gaussian, scaled to length eps. The model is not queried and nothing is
-    selected: the result may move the score the wrong way.
+    For L-infinity every value moves by eps, up or down at random, which has three times the energy of uniform
+    noise in the same ball; for L2 the noise is Gaussian, scaled to length eps. The model is not queried and
+    nothing is selected: the result may move the score the wrong way.
     """
 
     access = "black"

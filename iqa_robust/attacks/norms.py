@@ -67,6 +67,11 @@ def steepest(gradient: torch.Tensor, norm: str) -> torch.Tensor:
     return scaled / _per_image(scaled.flatten(1).norm(dim=1).clamp_min(1))
 
 
+def dual_length(gradient: torch.Tensor, norm: str) -> torch.Tensor:
+    """(N,) how much a linear function rises per unit step: the L1 length for L-infinity, else the L2 length."""
+    return torch.linalg.vector_norm(gradient.flatten(1), ord=1 if norm == "linf" else 2, dim=1)
+
+
 def snap(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Tensor:
     """The image on the 8-bit grid, inside the ball, that keeps the projection of `z` best.
 

@@ -1,4 +1,4 @@
-"""Score reflection: mirror the score of every image within the model's range, which turns a ranking around."""
+"""Score reflection: mirror every image's score within the model's range, which turns a ranking around."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ VARIANTS = ("R1", "R2", "R3")
 class ScoreReflection(PGD):
     """A reconstruction of the score reflection attack of Wang and Yuan (arXiv 2404.19567), not their method.
 
-    The paper's equations are not available to this project; its abstract names the attack and nothing more. Three
-    readings are offered; none of their numbers is a reproduction of the paper's. With the range [a, b], the score f
-    and the middle m = (a + b) / 2, each runs the projected gradient loop of `pgd` on:
+    The paper's equations are not available to this project; its abstract names the attack and nothing more.
+    Three readings are offered; none of their numbers is a reproduction of the paper's. With the range [a, b],
+    the score f and the middle m = (a + b) / 2, each runs the projected gradient loop of `pgd` on:
 
     - `R1` (default): |f(x') - (a + b - f(x))|, the mirror image of the prediction. Reads no labels.
     - `R2`: |f(x') - (a + b - y)|, the mirror image of the label y on the model's own scale. Reads labels.
-    - `R3`: no target; f is lowered where f(x) > m and raised elsewhere (the objective L_mid of Liu et al., CVPR 2024).
+    - `R3`: no target; f is lowered where f(x) > m and raised elsewhere (the objective L_mid of Liu et al.,
+      CVPR 2024).
 
-    The square of a distance, as a regression loss would have it, has the same sign gradient. Images whose score is
-    near the middle are barely attacked by R1 and R2, which stop at the mirror point: see `pgd` with the goal `away`
-    for the worst case.
+    The square of a distance, as a regression loss would have it, has the same sign gradient. Images whose
+    score is near the middle are barely attacked by R1 and R2, which stop at the mirror point: see `pgd` with
+    the goal `away` for the worst case.
     """
 
     goals = ("reflect",)
@@ -36,12 +37,14 @@ class ScoreReflection(PGD):
         *,
         variant: str = "R1",
         restarts: int = 1,
-        random_start: bool = True,
+        random_start: bool = False,
         momentum: float = 0.0,
-        step_ratio: float = 1.0,
+        step_ratio: float = 2.0,
     ) -> None:
         """`variant` is `R1`, `R2` or `R3`; the others are those of `PGD`."""
-        super().__init__(restarts=restarts, random_start=random_start, momentum=momentum, step_ratio=step_ratio)
+        super().__init__(
+            restarts=restarts, random_start=random_start, momentum=momentum, step_ratio=step_ratio
+        )
         if variant not in VARIANTS:
             raise ContractError(
                 f"score-reflection: expected variant to be one of {', '.join(VARIANTS)}, got {variant!r}."

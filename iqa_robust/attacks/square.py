@@ -22,13 +22,14 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 class Square(Attack):
     """Random search over squares of +-eps, started from vertical stripes.
 
-    Every iteration proposes, for each image by itself, one square anywhere in the image in which each channel takes
-    +eps or -eps, and keeps it where the objective rises. The area of the squares shrinks by the paper's schedule,
-    stretched to the number of queries. A proposal that would change nothing is replaced by one that does, so that no
-    query is wasted. All draws of an image come from its own generator: the result does not depend on the batch.
+    Every iteration proposes, for each image by itself, one square anywhere in the image in which each channel
+    takes +eps or -eps, and keeps it where the objective rises. The area of the squares shrinks by the paper's
+    schedule, stretched to the number of queries. A proposal that would change nothing is replaced by one that
+    does, so that no query is wasted. All draws of an image come from its own generator: the result does not
+    depend on the batch.
 
-    The search climbs |shift| for the goal `away`, so one run serves both directions. Without a limit in the budget
-    it makes 1,000 queries per image.
+    The search climbs |shift| for the goal `away`, so one run serves both directions. Without a limit in the
+    budget it makes 1,000 queries per image.
     """
 
     access = "black"
@@ -61,7 +62,9 @@ class Square(Attack):
             trial = torch.where(square, _corner(codes[:, i], low, high), best)
             idle = (trial == best).flatten(1).all(dim=1)
             if bool(idle.any()):
-                code = torch.where(idle, codes[:, i] ^ others[:, i], codes[:, i])  # any other signs, equally likely
+                code = torch.where(
+                    idle, codes[:, i] ^ others[:, i], codes[:, i]
+                )  # any other signs, equally likely
                 trial = torch.where(square, _corner(code, low, high), best)
             reached = objective(trial)
             better = reached > value

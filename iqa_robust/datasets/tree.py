@@ -38,12 +38,15 @@ class FileTree:
         folder = self.root
         *parents, last = self._parts(name)
         for part in parents:
-            found = self._listing(folder).folder(part, name)
+            found = self._listing(folder, name).folder(part, name)
             if found is None:
                 return None
             folder = folder / found
-        found = self._listing(folder).file(last, name)
-        return None if found is None else self._inside(folder / found, name)
+        listing = self._listing(folder, name)
+        found = listing.file(last, name)
+        if found is None:
+            return None
+        return self._inside(folder / found, name) if found in listing.links else folder / found
 
     def relative(self, path: Path) -> str:
         """The name of a path that `find` gave."""
@@ -66,9 +69,9 @@ class FileTree:
             )
         return pure.parts
 
-    def _listing(self, folder: Path) -> _Listing:
+    def _listing(self, folder: Path, name: str) -> _Listing:
         if folder not in self._listings:
-            self._listings[folder] = _Listing(folder)
+            self._listings[folder] = _Listing(self._inside(folder, name))
         return self._listings[folder]
 
     def _inside(self, path: Path, name: str) -> Path:
@@ -88,6 +91,7 @@ class _Listing:
         self._files: set[str] = set()
         self._folders: set[str] = set()
         self._folded: dict[str, list[str]] = {}
+        self.links: set[str] = set()
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -95,6 +99,8 @@ class _Listing:
                         self._folders.add(entry.name)
                     elif entry.is_file():  # neither a dangling link nor a pipe, which would block its reader
                         self._files.add(entry.name)
+                    if entry.is_symlink():
+                        self.links.add(entry.name)
                     self._folded.setdefault(entry.name.casefold(), []).append(entry.name)
         except OSError as error:
             raise DataError(

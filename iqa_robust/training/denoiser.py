@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -101,8 +102,10 @@ class DenoiseTask(Task):
         """Hex sha256 of every set that was trained or validated on."""
         found = {f"{self.recipe.data.dataset}:train": self.dataset.manifest()}
         if self.recipe.pristine is not None:
-            digest = [derive_seed(*picture.shape, picture.numpy().tobytes().hex()) for picture in self._pristine]
-            found[Path(self.recipe.pristine).name] = f"{derive_seed(*digest):016x}"
+            digest = hashlib.sha256()
+            for picture in self._pristine:
+                digest.update(f"{tuple(picture.shape)}".encode() + picture.contiguous().numpy().tobytes())
+            found[Path(self.recipe.pristine).name] = digest.hexdigest()
         return found
 
 

@@ -90,7 +90,8 @@ def fit(
                 factor = _rate_factor((done - 0.5) / total, settings)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * factor
-                loss = task.loss((batch[0].contiguous(memory_format=torch.channels_last), batch[1]))
+                with torch.autocast("cpu", torch.bfloat16, enabled=settings.arithmetic == "bf16"):
+                    loss = task.loss((batch[0].contiguous(memory_format=torch.channels_last), batch[1]))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

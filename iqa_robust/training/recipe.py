@@ -107,6 +107,8 @@ class Optimization(_Strict):
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of all steps over which the rate rises from zero."""
+    arithmetic: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward and backward passes in training (`bf16`: autocast). Judging is always in fp32."""
 
 
 class Noise(_Strict):
@@ -131,6 +133,8 @@ class _Recipe(_Strict):
     validation: Validation = Validation()
     precision: Literal["half", "single"] = "half"
     """Precision of the stored weights."""
+    keep_in_memory: bool = False
+    """Keep decoded images as bytes for the next epochs; for small images that are slow to make."""
 
     def digest(self) -> str:
         """Hex sha256 over the recipe with its defaults filled in."""

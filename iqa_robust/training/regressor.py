@@ -18,7 +18,7 @@ from iqa_robust.models.compact import CompactNetwork
 from iqa_robust.models.learned import from_range
 from iqa_robust.models.randomness import derive_seed
 from iqa_robust.models.trunk_regressor import TrunkNetwork
-from iqa_robust.training.data import Sample, batch_count, batches_of, hold_out, load_ahead, open_split
+from iqa_robust.training.data import Loader, Memory, Sample, batch_count, batches_of, hold_out, load_ahead, open_split
 from iqa_robust.training.degraded import DegradedPictures
 from iqa_robust.training.loop import Batch, Task
 from iqa_robust.training.losses import LOSSES
@@ -40,12 +40,15 @@ class ScoreTask(Task):
         self.recipe = recipe
         self.data_root = data_root
         self.dataset = open_split(recipe.data, "train", data_root)
-        samples = [Sample(self.dataset, row) for row in self.dataset.rows()]
+        keep = Memory if recipe.keep_in_memory else _as_it_is
+        loader = keep(self.dataset)
+        samples = [Sample(loader, row) for row in self.dataset.rows()]
         self.degraded: DegradedPictures | None = None
         if recipe.pristine is not None:
             folder = under(data_root, recipe.pristine.folder, "pristine.folder")
             self.degraded = DegradedPictures(folder, recipe.pristine, recipe.seed, labels)
-            samples += [Sample(self.degraded, row) for row in self.degraded.rows(listener)]
+            loader = keep(self.degraded)
+            samples += [Sample(loader, row) for row in self.degraded.rows(listener)]
         self.train, self.validation = hold_out(samples, recipe.validation, recipe.seed)
         self.batches_per_epoch = batch_count(len(self.train), recipe.optimization.batch_size)
         if not self.batches_per_epoch:
@@ -91,7 +94,7 @@ class ScoreTask(Task):
     def loss(self, batch: Batch) -> torch.Tensor:
         """The recipe's terms on scores mapped to [-1, 1]."""
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
-        predicted, target = ((scores - middle) / half for scores in (self.network(batch[0]), batch[1]))
+        predicted, target = ((scores - middle) / half for scores in (self.network(batch[0]).float(), batch[1]))
         terms = [term.weight * LOSSES[term.name](predicted, target) for term in self.recipe.loss]
         return torch.stack(terms).sum()
 
@@ -105,6 +108,10 @@ class ScoreTask(Task):
         if self.degraded is not None and self.recipe.pristine is not None:
             found[Path(self.recipe.pristine.folder).name] = self.degraded.manifest()
         return found
+
+
+def _as_it_is(loader: Loader) -> Loader:
+    return loader
 
 
 def under(data_root: Path | None, relative: str, key: str) -> Path:

@@ -1,4 +1,4 @@
-"""The official label tables and the official images at hand, against the same tables read or published elsewhere."""
+"""The official label tables and images at hand, against the same tables as published elsewhere."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def table(data: FileDataset) -> list[Row]:
 
 
 def fake_images(root: Path, rows: list[Row]) -> None:
-    """Empty files in the official layout, so that a label table without its images can be asked for its splits."""
+    """Empty files in the official layout, so that a table without its images can be asked for its splits."""
     for name in {row.path for row in rows} | {row.ref_path for row in rows if row.ref_path is not None}:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

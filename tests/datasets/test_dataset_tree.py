@@ -98,11 +98,11 @@ def test_links_that_leave_are_refused(tmp_path: Path, kind: str) -> None:
     root.mkdir()
     link, target = ("a.png", outside / "a.png") if kind == "file" else ("Images", outside)
     (root / link).symlink_to(target)
-    name = link if kind == "file" else "Images/a.png"
+    name, leads_to = (link, target) if kind == "file" else ("Images/a.png", outside)
     with pytest.raises(DataError) as error:
         FileTree(root).find(name)
     assert str(error.value) == (
-        f"{name!r} in {root.resolve()}: a link leads outside this folder, to {(outside / 'a.png').resolve()};"
+        f"{name!r} in {root.resolve()}: a link leads outside this folder, to {leads_to.resolve()};"
         " give the folder that holds the files as root."
     )
 

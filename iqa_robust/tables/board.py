@@ -1,0 +1,121 @@
+"""The board: one row per cell, derived from records and from nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from iqa_robust.measures import BOARD_MEASURES, FURTHER_MEASURES
+from iqa_robust.records import RunRecord
+from iqa_robust.tables.cells import (
+    Cell,
+    average,
+    defense_title,
+    flags_of,
+    group,
+    measure,
+    n_failed,
+    plugins,
+    status_of,
+)
+from iqa_robust.tables.ranking import ranks
+
+BOARD_COLUMNS = (
+    *("track", "rank", "model", "defense", "attack", "goal", "norm", "eps_255", "knowledge", "n_images", "n_failed"),
+    *BOARD_MEASURES,
+    *("seconds", "flags", "status", "plugin", "run"),
+)
+"""The columns of a board, in order."""
+TEXT_COLUMNS = ("track", "model", "defense", "attack", "goal", "norm", "knowledge", "flags", "status", "plugin", "run")
+INTEGER_COLUMNS = ("n_images", "n_failed")
+"""The other columns are float64."""
+
+
+def board(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """The board of records: one row per cell, `BOARD_COLUMNS`, in an order that does not depend on that of `records`.
+
+    Records that differ in their seed only share a row: measures are means over the seeds that did not fail (of
+    `linf_max_255` the largest), `n_images` is that of one seed, `n_failed` that of the worst, `seconds` the sum, `flags`
+    the union, `run` all digests joined by `;`. `status` is `failed` where every seed failed and `partial` where any
+    seed failed or is partial. A failed row has no measures: NaN.
+
+    `rank` counts within one track, attack, goal and budget, by `srocc_adv`, 1 is the most robust; see
+    `iqa_robust.tables.ranking.ranks` for which rows compete.
+
+    Raises:
+        RecordError: a record is given twice or lacks a fact that the measures need.
+    """
+    cells = group(records)
+    rows = [_row(cell) for cell in cells]
+    for values, rank in zip(rows, ranks(cells, rows), strict=True):
+        values["rank"] = rank
+    frame = pd.DataFrame(rows, columns=list(BOARD_COLUMNS))
+    return frame.astype({name: _dtype(name) for name in BOARD_COLUMNS if name not in TEXT_COLUMNS})
+
+
+def row(record: RunRecord) -> dict[str, Any]:
+    """The board's columns of a single record, and the measures a board has no room for. A single record has no rank."""
+    return _row((record,))
+
+
+def summary_rows(board: pd.DataFrame) -> list[dict[str, str]]:
+    """The columns a person looks at first, as text for a terminal; one dict per row, the same keys in each."""
+    several_goals = board["goal"].nunique() > 1
+    return [_summary(values, several_goals) for values in board.to_dict("records")]
+
+
+def _row(cell: Cell) -> dict[str, Any]:
+    spec = cell[0].spec
+    measures = average([measure(record) for record in cell if record.status != "failed"])
+    seconds = [record.seconds for record in cell if math.isfinite(record.seconds)]
+    values: dict[str, Any] = {
+        "track": spec.track,
+        "rank": math.nan,
+        "model": spec.model.title,
+        "defense": defense_title(spec),
+        "attack": spec.attack.title,
+        "goal": spec.goal,
+        "norm": spec.budget.norm,
+        "eps_255": float(spec.budget.eps_255),
+        "knowledge": spec.knowledge,
+        "n_images": max(len(record.images) for record in cell),
+        "n_failed": max(n_failed(record) for record in cell),
+        "seconds": sum(seconds) if seconds else math.nan,
+        "flags": ";".join(flags_of(cell)),
+        "status": status_of(cell),
+        "plugin": plugins(spec),
+        "run": ";".join(record.digest for record in cell),
+        **measures,
+    }
+    return {name: values[name] for name in (*BOARD_COLUMNS, *FURTHER_MEASURES)}
+
+
+def _dtype(name: str) -> type:
+    return np.int64 if name in INTEGER_COLUMNS else np.float64
+
+
+def _summary(values: dict[Any, Any], several_goals: bool) -> dict[str, str]:
+    failed = f" ({values['n_failed']} failed)" if values["n_failed"] else ""
+    interval = f" [{_short(values['srocc_adv_lo'])}, {_short(values['srocc_adv_hi'])}]"
+    return {
+        "model": values["model"],
+        "defense": values["defense"],
+        "attack": values["attack"] + (f" ({values['goal']})" if several_goals else ""),
+        "eps/255": ("" if values["norm"] == "linf" else f"{values['norm']} ") + f"{values['eps_255']:g}",
+        "knowledge": values["knowledge"],
+        "images": f"{values['n_images']}{failed}",
+        "SROCC": _short(values["srocc_clean"]),
+        "attacked": _short(values["srocc_adv"]) + ("" if math.isnan(values["srocc_adv_lo"]) else interval),
+        "shift/range": _short(values["shift_abs_scaled"]),
+        "shift/sd": _short(values["shift_abs_sd"]),
+        "flags": values["flags"].replace(";", ", "),
+        "status": values["status"],
+    }
+
+
+def _short(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"

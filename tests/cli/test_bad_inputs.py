@@ -1,0 +1,276 @@
+"""Bad inputs: one clear sentence each, exit status 2, nothing half-written. Run with `-rA` to read the sentences."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+SMALL = "small.toml"
+
+TRACK_EDITS = {
+    "unknown key": ("batch_size = 2", "batch_sise = 2", "batch_sise: unknown key (got 2)"),
+    "no TOML": ("[dataset]", "[dataset", "not a TOML file"),
+    "negative radius": ("eps_255 = [1, 2]", "eps_255 = [1, -2]", "expected eps_255 to be a finite number >= 0, got -2.0"),
+    "radius is text": ("eps_255 = [1, 2]", 'eps_255 = "big"', "attacks.1.eps_255"),
+    "no steps": ("eps_255 = [1, 2]", "steps = 0", "expected steps to be a whole number >= 1, got 0"),
+    "no radius": ("eps_255 = [1, 2]", "eps_255 = []", "eps_255: expected at least one radius"),
+    "unknown norm": ("eps_255 = [1, 2]", 'norm = "l7"', "attacks.1.norm"),
+    "unknown goal": ("eps_255 = [1, 2]", 'goal = "sideways"', "attacks.1.goal"),
+    "target without a score": ("eps_255 = [1, 2]", 'goal = "target"', "goal 'target' needs `target`"),
+    "inverted score range": ("[0.0, 1.0]", "[1.0, 0.0]", "expected [low, high] with low < high"),
+    "unknown model": ('"ssim"', '"sism"', "no model named 'sism'. Did you mean 'ssim'"),
+    "unknown defense": ('"gaussian"', '"gausian"', "no defense named 'gausian'. Did you mean 'gaussian'"),
+    "unknown attack": ('"fgsm"', '"fgms"', "no attack named 'fgms'. Did you mean 'fgsm'"),
+    "unknown dataset": ('"csv"', '"cvs"', "no dataset named 'cvs'"),
+    "unknown parameter": ("eps_255 = [1, 2]", "params = { speed = 3 }", "attack 'fgsm': got an unexpected keyword argument 'speed'"),
+    "parameter out of range": ('name = "gaussian"', 'name = "gaussian"\nparams = { sigma = -1.0 }', "sigma"),
+    "label twice": ('name = "gaussian"', 'name = "gaussian"\n[[defenses]]\nname = "gaussian"', "'gaussian' appears twice"),
+    "reflect without a range": (
+        'score_range = [0.0, 1.0]\n',
+        "",
+        None,  # filled below: needs a model of unknown range
+    ),
+    "moving the frame of a full reference": ('"gaussian"', '"random-crop"', "cannot defend a full-reference model"),
+    "another number of images": ('name = "csv"', 'name = "csv"\nn_images = 7', "frozen on 7 images, found 6"),
+    "another manifest": ('name = "csv"', f'name = "csv"\nmanifest = "{"0" * 64}"', "not those the track is frozen on"),
+    "empty split": ('split = "all"', 'split = "val"', "there is no split 'val'"),
+    "table is not there": ("table.csv", "tabel.csv", "tabel.csv"),
+}
+del TRACK_EDITS["reflect without a range"]
+
+
+@pytest.mark.parametrize("case", TRACK_EDITS)
+def test_wrong_tracks(cli, tmp_path: Path, track_text: str, case: str) -> None:
+    old, new, sentence = TRACK_EDITS[case]
+    assert old in track_text
+    path = tmp_path / SMALL
+    path.write_text(track_text.replace(old, new))
+    outcome = cli("run", path, "--out", tmp_path / "out")
+    assert (outcome.status, sentence in outcome.err) == (2, True), outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "out").exists()
+    print(outcome.err)
+
+
+def test_several_problems_are_reported_at_once(cli, tmp_path: Path, track_text: str) -> None:
+    path = tmp_path / SMALL
+    path.write_text(track_text.replace('"ssim"', '"sism"').replace('"fgsm"', '"fgms"').replace('"gaussian"', '"x"'))
+    outcome = cli("run", path, "--out", tmp_path / "out")
+    assert outcome.status == 2
+    assert all(word in outcome.err for word in ("'sism'", "'fgms'", "'x'"))
+    assert len(outcome.err.strip().splitlines()) == 3
+
+
+def test_a_problem_names_its_line(cli, tmp_path: Path, track_text: str) -> None:
+    path = tmp_path / SMALL
+    path.write_text(track_text.replace("eps_255 = [1, 2]", "steps = 0"))
+    line = path.read_text().splitlines().index('steps = 0') + 1
+    err = cli("run", path).err
+    # An error of a whole entry names the entry's header; `steps` is the second line below it.
+    assert f"{SMALL}:{line - 2}" in err, err
+
+
+OPTIONS = {
+    "unknown track": (("run", "quikstart"), "no track 'quikstart'"),
+    "no such data root": (("run", "clive-dev", "--data-root", "/nowhere/at/all"), "no such folder"),
+    "limit of nothing": (("run", "quickstart", "--limit", "0"), "--limit"),
+    "no workers": (("run", "quickstart", "--workers", "0"), "--workers"),
+    "unknown device": (("run", "quickstart", "--device", "tpu"), "--device"),
+    "a room that does not exist": (("list", "cars"), "cars"),
+    "no such folder of records": (("table", "/nowhere/at/all"), "expected run records"),
+    "unknown recipe": (("train", "no-such-recipe"), "no-such-recipe"),
+    "unknown name to check": (("check", "defense", "jpg"), "no defense named 'jpg'. Did you mean 'jpeg'"),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_wrong_options(cli, case: str) -> None:
+    arguments, sentence = OPTIONS[case]
+    outcome = cli(*arguments)
+    assert (outcome.status, sentence in outcome.err) == (2, True), outcome
+    assert "Traceback" not in outcome.err
+    print(outcome.err)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("--executor", "ray", "executor 'ray' is not part of this version"),
+        ("--precision", "bf16", "this version attacks in fp32 only"),
+        ("--models", ",", "expected names separated by commas"),
+        ("--attacks", "pdg", "no attack named 'pdg'. Did you mean 'pgd'"),
+    ],
+)
+def test_wrong_choices_on_a_good_track(cli, track: Path, option: str, value: str, sentence: str) -> None:
+    outcome = cli("run", track, option, value, "--out", track.parent / "out")
+    assert (outcome.status, sentence in outcome.err) == (2, True), outcome
+    print(outcome.err)
+
+
+def test_a_dataset_that_is_not_there_says_where_to_get_it(cli, tmp_path: Path) -> None:
+    outcome = cli("run", "clive-dev", "--data-root", tmp_path, "--out", tmp_path / "out")
+    assert outcome.status == 2
+    assert "'clive'" in outcome.err and "obtain the dataset from http" in outcome.err
+    print(outcome.err)
+
+
+def _edit_table(small_set: Path, tmp_path: Path, edit) -> str:
+    frame = edit(pd.read_csv(small_set / "table.csv", dtype=str))
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    return str(tmp_path / "table.csv")
+
+
+TABLES = {
+    "no mos column": (lambda f: f.rename(columns={"mos": "score"}), "mos"),
+    "mos is not a number": (lambda f: f.assign(mos="good"), "mos"),
+    "mos is NaN": (lambda f: f.assign(mos="nan"), "mos"),
+    "an image twice": (lambda f: pd.concat([f, f.iloc[:1]]), "twice"),
+    "a name that leaves the folder": (lambda f: f.assign(image="../../etc/passwd"), "../../etc/passwd"),
+    "an absolute name": (lambda f: f.assign(image="/etc/passwd"), "/etc/passwd"),
+    "a missing image": (lambda f: f.assign(image=["gone.png", *f["image"][1:]]), "gone.png"),
+    "no rows": (lambda f: f.iloc[:0], "empty"),
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_wrong_tables(cli, tmp_path: Path, small_set: Path, track_text: str, case: str) -> None:
+    edit, sentence = TABLES[case]
+    table = _edit_table(small_set, tmp_path, edit)
+    path = tmp_path / SMALL
+    path.write_text(track_text.replace(str(small_set / "table.csv"), table))
+    outcome = cli("run", path, "--out", tmp_path / "out")
+    assert (outcome.status, sentence in outcome.err) == (2, True), outcome.err
+    assert "Traceback" not in outcome.err
+    print(outcome.err)
+
+
+def _with_one_bad_image(tmp_path: Path, small_set: Path, track_text: str, write) -> Path:
+    root = tmp_path / "set"
+    (root / "images").mkdir(parents=True)
+    for source in (small_set / "images").iterdir():
+        (root / "images" / source.name).write_bytes(source.read_bytes())
+    bad = root / pd.read_csv(small_set / "table.csv")["image"][2]
+    write(bad)
+    (root / "table.csv").write_bytes((small_set / "table.csv").read_bytes())
+    path = tmp_path / SMALL
+    path.write_text(track_text.replace(str(small_set), str(root)))
+    return path
+
+
+def _huge_header(path: Path) -> None:
+    """A PNG whose header promises 60,000 x 60,000 pixels; decoding it would take 10 GB."""
+    import struct
+    import zlib
+
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    content = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    path.write_bytes(content + b"\0" * 64)
+
+
+IMAGES = {
+    "a text file": lambda path: path.write_text("not an image"),
+    "a truncated image": lambda path: path.write_bytes(path.read_bytes()[:400]),
+    "an empty file": lambda path: path.write_bytes(b""),
+    "an enormous image": _huge_header,
+    "a 16-bit image": lambda path: Image.new("I;16", (64, 64)).save(path),
+}
+
+
+@pytest.mark.parametrize("case", IMAGES)
+def test_one_broken_image_is_counted_and_shown_and_the_others_go_on(
+    cli, tmp_path: Path, small_set: Path, track_text: str, case: str
+) -> None:
+    path = _with_one_bad_image(tmp_path, small_set, track_text, IMAGES[case])
+    outcome = cli("run", path, "--out", tmp_path / "out", "--attacks", "noise", "--defenses", "none")
+    assert outcome.status == 1, outcome
+    board = pd.read_csv(tmp_path / "out" / "board.csv")
+    assert (board["n_images"][0], board["n_failed"][0], board["status"][0]) == (6, 1, "partial")
+    assert "1 of 6 images failed" in outcome.out
+    assert "Traceback" not in outcome.err + outcome.out
+    print(outcome.out)
+
+
+class _Evil:
+    def __reduce__(self) -> tuple:
+        return os.system, ("touch PWNED",)
+
+
+def _pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"w": _Evil()}))
+
+
+CHECKPOINTS = {
+    "that wants to run code": ("bad.pth", _pickle, "refused, because loading it would run code stored in it"),
+    "that is text": ("bad.pth", lambda path: path.write_text("hello"), "bad.pth"),
+    "that is truncated": ("bad.safetensors", lambda path: path.write_bytes(b"\x10\0\0\0\0\0\0\0{"), "not a safetensors file"),
+    "that is not there": ("bad.pth", lambda path: None, "no such file"),
+}
+
+
+@pytest.mark.parametrize("case", CHECKPOINTS)
+def test_a_checkpoint(cli, tmp_path: Path, track_text: str, monkeypatch, case: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, write, sentence = CHECKPOINTS[case]
+    write(tmp_path / name)
+    path = tmp_path / SMALL
+    path.write_text(track_text.replace('"ssim"', f'"compact"\nparams = {{ weights = "{tmp_path / name}" }}'))
+    outcome = cli("run", path, "--out", tmp_path / "out")
+    assert (outcome.status, sentence in outcome.err) == (2, True), outcome.err
+    assert not (tmp_path / "PWNED").exists()
+    print(outcome.err)
+
+
+def test_an_out_folder_that_is_a_file(cli, track: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    outcome = cli("run", track, "--out", tmp_path / "out")
+    assert outcome.status == 2
+    assert "cannot be written" in outcome.err
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_full_disk_keeps_what_was_finished(cli, track: Path, tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "out"
+    real, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    outcome = cli("run", track, "--out", out)
+    assert outcome.status == 1
+    assert "No space left on device" in outcome.err
+    assert "give the same command again" in outcome.err
+    assert not list(out.rglob("*.tmp"))
+    monkeypatch.setattr(os, "fsync", real)
+    assert list(out.rglob("*.parquet"))
+    assert cli("run", track, "--out", out).status == 0
+
+
+def test_records_of_another_version_are_not_mixed(cli, track: Path, tmp_path: Path, monkeypatch) -> None:
+    import iqa_robust
+
+    out = tmp_path / "out"
+    assert cli("run", track, "--out", out, "--attacks", "noise").status == 0
+    monkeypatch.setattr(iqa_robust, "__version__", "9.9.9")
+    outcome = cli("run", track, "--out", out, "--attacks", "noise")
+    assert outcome.status == 2
+    assert "numbers of two versions do not belong in one board" in outcome.err
+
+
+def test_an_edited_record_is_refused(cli, track: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    cli("run", track, "--out", out, "--attacks", "noise", "--defenses", "none")
+    record = next((out / "runs").glob("*.json"))
+    record.write_text(record.read_text().replace('"seed": 0', '"seed": 1'))
+    outcome = cli("table", out)
+    assert (outcome.status, "the file was edited or renamed" in outcome.err) == (2, True)

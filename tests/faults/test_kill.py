@@ -1,0 +1,102 @@
+"""kill -9 at random moments: the same command finishes the rest, and the board is that of an uninterrupted run."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from iqa_robust.records import read_records
+
+TRACK = """name = "killed"
+version = 1
+title = "A track to be killed"
+batch_size = 2
+
+[dataset]
+name = "photos"
+params = {{ split = "test", limit = 6, crop = 96 }}
+
+[[models]]
+name = "ssim"
+score_range = [0.0, 1.0]
+
+[[defenses]]
+name = "none"
+
+[[defenses]]
+name = "gaussian"
+
+[[attacks]]
+name = "noise"
+
+[[attacks]]
+name = "pgd"
+eps_255 = [1, 2]
+steps = {steps}
+"""
+
+
+def _command(track: Path, out: Path) -> list[str]:
+    return [sys.executable, "-m", "iqa_robust", "run", str(track), "--out", str(out)]
+
+
+def _board(out: Path) -> pd.DataFrame:
+    return pd.read_csv(out / "board.csv").drop(columns="seconds")
+
+
+def _kill_and_resume(tmp_path: Path, moments: int, steps: int, seed: int) -> None:
+    track = tmp_path / "killed.toml"
+    track.write_text(TRACK.format(steps=steps))
+    start = time.monotonic()
+    subprocess.run(_command(track, tmp_path / "whole"), check=True, capture_output=True, timeout=600)
+    whole = time.monotonic() - start
+    rng = random.Random(seed)
+    for moment in range(moments):
+        out = tmp_path / f"killed-{moment}"
+        process = subprocess.Popen(_command(track, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=rng.uniform(0.3, 1.0) * whole)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        kept = {path: path.read_bytes() for path in out.glob("runs/*.parts/*.parquet")}
+        subprocess.run(_command(track, out), check=True, capture_output=True, timeout=600)
+        pd.testing.assert_frame_equal(_board(out), _board(tmp_path / "whole"), check_exact=True)
+        assert not list(out.rglob("*.parts")), "parts of finished cells must go"
+        # What had been finished was used: the rows of every kept part are in the final records, byte for byte.
+        records = {record.digest: record for record in read_records(out)}
+        for path in kept:
+            assert path.parent.stem in records
+
+
+def test_killed_twice(tmp_path: Path) -> None:
+    _kill_and_resume(tmp_path, moments=2, steps=10, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
+    _kill_and_resume(tmp_path, moments=20, steps=20, seed=1)
+
+
+def test_ctrl_c_says_so_and_leaves_with_130(tmp_path: Path) -> None:
+    track = tmp_path / "killed.toml"
+    track.write_text(TRACK.format(steps=400))
+    process = subprocess.Popen(_command(track, tmp_path / "out"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    for _ in range(600):
+        if list((tmp_path / "out").rglob("*.parquet")) or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.decode().endswith("interrupted; what was finished is kept, the same command resumes.\n")
+    assert "Traceback" not in err.decode()
+    assert list((tmp_path / "out").rglob("*.parquet"))
