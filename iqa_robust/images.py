@@ -23,8 +23,7 @@ def check_images(x: torch.Tensor, what: str = "images") -> None:
         raise ContractError(f"{what}: expected finite values, got NaN or infinity.")
     if low < 0 or high > 1:
         raise ContractError(
-            f"{what}: expected values in [0, 1], got [{low.item():.4g}, {high.item():.4g}];"
-            " divide 8-bit values by 255."
+            f"{what}: expected values in [0, 1], got [{low.item():.4g}, {high.item():.4g}]; divide 8-bit values by 255."
         )
 
 

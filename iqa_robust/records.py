@@ -264,7 +264,9 @@ def read_records(folder: Path) -> list[RunRecord]:
     """Every record below `folder`, ordered by digest. Raises `RecordError` when there is none or one is broken."""
     paths = sorted((path for path in folder.rglob("*.json") if _is_digest(path.stem)), key=lambda path: path.stem)
     if not paths:
-        raise RecordError(f"{folder}: expected run records (<digest>.json), found none; give the --out folder of a run.")
+        raise RecordError(
+            f"{folder}: expected run records (<digest>.json), found none; give the --out folder of a run."
+        )
     return [read_record(path) for path in paths]
 
 

@@ -67,7 +67,8 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All names, own ones first, sorted. Imports nothing."""
-        own, others = [], []
+        own: list[str] = []
+        others: list[str] = []
         for name in [*self._entries, *self._added]:
             (others if "/" in name else own).append(name)
         return sorted(own) + sorted(others)

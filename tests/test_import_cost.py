@@ -39,9 +39,7 @@ assert not status, status
 
 def run(program: str) -> tuple[str, list[str]]:
     """Standard output of `program` in a fresh interpreter, and the heavy modules it has loaded by its end."""
-    done = subprocess.run(
-        [sys.executable, "-c", program + REPORT], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program + REPORT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(done.stderr.splitlines()[-1])
 
@@ -50,17 +48,13 @@ def test_the_probe_sees_torch() -> None:
     assert "torch" in run("import torch")[1]
 
 
-@pytest.mark.parametrize(
-    "module", ["iqa_robust", "iqa_robust.cli.main", *(f"iqa_robust.{room}" for room in ROOMS)]
-)
+@pytest.mark.parametrize("module", ["iqa_robust", "iqa_robust.cli.main", *(f"iqa_robust.{room}" for room in ROOMS)])
 def test_importing_loads_nothing_heavy(module: str) -> None:
     assert run(f"import {module}")[1] == []
 
 
 def test_the_rooms_hang_on_the_package() -> None:
-    program = (
-        "import iqa_robust as ir\nfor room in (ir.models, ir.defenses, ir.attacks, ir.datasets): room.names()"
-    )
+    program = "import iqa_robust as ir\nfor room in (ir.models, ir.defenses, ir.attacks, ir.datasets): room.names()"
     assert run(program)[1] == []
 
 

@@ -83,9 +83,7 @@ def imports_of(source: str, module: str, is_package: bool) -> Iterator[Import]:
             if re.fullmatch(r"iqa_robust(\.\w+)+:\w+(\.\w+)*", node.value):
                 yield Import(node.value.partition(":")[0], node.lineno)
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            function = (
-                node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            )
+            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if function in {"import_module", "__import__"}:
                 yield Import(str(node.args[0].value), node.lineno)
 
@@ -192,15 +190,11 @@ def test_records_and_tables_never_name_torch(room: str) -> None:
 
 
 def python_files() -> list[Path]:
-    return [
-        path for folder in ("iqa_robust", "tests", "benchmarks") for path in (CHECKOUT / folder).rglob("*.py")
-    ]
+    return [path for folder in ("iqa_robust", "tests", "benchmarks") for path in (CHECKOUT / folder).rglob("*.py")]
 
 
 def test_no_file_is_long() -> None:
-    lengths = {
-        str(path.relative_to(CHECKOUT)): len(path.read_text("utf-8").splitlines()) for path in python_files()
-    }
+    lengths = {str(path.relative_to(CHECKOUT)): len(path.read_text("utf-8").splitlines()) for path in python_files()}
     assert {path: length for path, length in lengths.items() if length > LONGEST_FILE} == {}
 
 
@@ -229,9 +223,7 @@ def test_registered_modules_exist(room: str) -> None:
 def docstrings(tree: ast.AST) -> set[int]:
     """Ids of the nodes that are strings standing alone: docstrings and attribute docstrings."""
     return {
-        id(node.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
 
 
@@ -249,9 +241,7 @@ def test_shared_rooms_name_no_particular_thing(room: str) -> None:
         found += [
             f"{where}:{node.lineno}: {node.value!r}"
             for node in ast.walk(tree)
-            if isinstance(node, ast.Constant)
-            and id(node) not in alone
-            and node.value in names - OTHER_MEANINGS
+            if isinstance(node, ast.Constant) and id(node) not in alone and node.value in names - OTHER_MEANINGS
         ]
         for target, line in imports_of(source, module_name(path), path.name == "__init__.py"):
             if any(target == module or target.startswith(f"{module}.") for module in modules):

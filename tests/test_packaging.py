@@ -40,9 +40,7 @@ def read(name: str) -> str:
 def test_classifiers_agree_with_python_requires() -> None:
     allowed = SpecifierSet(SETUP["options"]["python_requires"])
     prefix = "Programming Language :: Python :: 3."
-    minors = {
-        int(line.removeprefix(prefix)) for line in lines("metadata", "classifiers") if line.startswith(prefix)
-    }
+    minors = {int(line.removeprefix(prefix)) for line in lines("metadata", "classifiers") if line.startswith(prefix)}
     assert minors == {minor for minor in range(40) if f"3.{minor}.0" in allowed}
     assert min(minors) == 10
 
@@ -56,8 +54,7 @@ def test_extras() -> None:
 
 def test_every_package_of_the_tree_is_listed() -> None:
     on_disk = {
-        ".".join(path.parent.relative_to(CHECKOUT).parts)
-        for path in (CHECKOUT / "iqa_robust").rglob("__init__.py")
+        ".".join(path.parent.relative_to(CHECKOUT).parts) for path in (CHECKOUT / "iqa_robust").rglob("__init__.py")
     }
     assert set(lines("options", "packages")) == on_disk | {"iqa_robust._tracks"}
 
@@ -73,9 +70,7 @@ def test_lowest_constraints_are_the_lower_bounds() -> None:
     for requirement in [*CORE, *EXTRAS["test"]]:
         (lower,) = [part.version for part in requirement.specifier if part.operator == ">="]
         bounds[requirement.name] = SpecifierSet(f"=={lower}")
-    pins = [
-        Requirement(line) for line in read("tests/constraints-lowest.txt").splitlines() if line[:1] not in "#"
-    ]
+    pins = [Requirement(line) for line in read("tests/constraints-lowest.txt").splitlines() if line[:1] not in "#"]
     assert {pin.name for pin in pins} == bounds.keys()
     for pin in pins:
         (exact,) = pin.specifier
@@ -146,9 +141,7 @@ def test_the_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
 
-    files = {
-        path.relative_to(source).as_posix() for path in (source / "iqa_robust").rglob("*") if path.is_file()
-    }
+    files = {path.relative_to(source).as_posix() for path in (source / "iqa_robust").rglob("*") if path.is_file()}
     tracks = {f"iqa_robust/_tracks/{path.name}" for path in (source / "benchmarks").glob("*.toml")}
     assert tracks
     assert {name for name in held if ".dist-info/" not in name} == files | tracks

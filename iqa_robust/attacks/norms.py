@@ -68,7 +68,7 @@ def steepest(gradient: torch.Tensor, norm: str) -> torch.Tensor:
 
 
 def dual_length(gradient: torch.Tensor, norm: str) -> torch.Tensor:
-    """(N,) how much a linear function rises per unit step: the L1 length for L-infinity, else the L2 length."""
+    """(N,) the rise of a linear function per unit step: the L1 length for L-infinity, else the L2 length."""
     return torch.linalg.vector_norm(gradient.flatten(1), ord=1 if norm == "linf" else 2, dim=1)
 
 

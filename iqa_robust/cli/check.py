@@ -35,6 +35,10 @@ def command(
     for column in ("check", "result", "detail"):
         table.add_column(column, overflow="fold")
     for item in report.checks:
-        table.add_row(escape(item.name), "[green]ok[/green]" if item.passed else "[red]FAILED[/red]", escape(item.detail))
+        table.add_row(
+            escape(item.name),
+            "[green]ok[/green]" if item.passed else "[red]FAILED[/red]",
+            escape(item.detail),
+        )
     console.print(table)
     raise typer.Exit(0 if report.ok else 1)

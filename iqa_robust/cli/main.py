@@ -37,5 +37,8 @@ def main() -> None:
         sys.exit(error.exit_status)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
-            print("iqa-robust: interrupted; what was finished is kept, the same command resumes.", file=sys.stderr)
+            print(
+                "iqa-robust: interrupted; what was finished is kept, the same command resumes.",
+                file=sys.stderr,
+            )
         raise

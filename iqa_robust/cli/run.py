@@ -37,7 +37,8 @@ class ExecutorName(str, Enum):
 def command(
     track: Annotated[str, typer.Argument(help="A track file, or the name of a shipped track.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for runs/, board.csv and report.html [iqa-robust-out/<track>].")
+        Path | None,
+        typer.Option(help="Folder for runs/, board.csv and report.html [iqa-robust-out/<track>]."),
     ] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the datasets [environment variable IQA_ROBUST_DATA].")
@@ -95,9 +96,13 @@ def _run(plan: Any, folder: Path, device: str, precision: str, workers: int, con
     from iqa_robust.tables.report import write_report
     from iqa_robust.tables.write import write_board
 
-    console.print(f"[bold]{plan.track.title}[/bold] ({plan.track.id}): {len(plan.cells)} cells on {len(plan.dataset)} images")
+    console.print(
+        f"[bold]{plan.track.title}[/bold] ({plan.track.id}): {len(plan.cells)} cells on {len(plan.dataset)} images"
+    )
     if plan.dataset.missing:
-        console.print(f"[yellow]{plan.dataset.missing} images of the split are not here; every record says so.[/yellow]")
+        console.print(
+            f"[yellow]{plan.dataset.missing} images of the split are not here; every record says so.[/yellow]"
+        )
     with RunProgress(console) as progress:
         records = run(plan, folder, device=device, precision=precision, workers=workers, listener=progress)
     with console.status("board and report"):
@@ -122,7 +127,19 @@ def _print_plan(plan: Any, folder: Path, device: str, console: Any) -> None:
         costs = estimate(plan, device)
     store = Store(folder)
     table = Table(title=f"{plan.track.title} ({plan.track.id}): {len(plan.cells)} cells on {len(plan.dataset)} images")
-    for column in ("cell", "model", "defense", "attack", "goal", "norm", "eps/255", "knowledge", "seed", "state", "about"):
+    for column in (
+        "cell",
+        "model",
+        "defense",
+        "attack",
+        "goal",
+        "norm",
+        "eps/255",
+        "knowledge",
+        "seed",
+        "state",
+        "about",
+    ):
         table.add_column(column, justify="right" if column in ("eps/255", "seed", "about") else "left")
     left = 0.0
     for cost in costs:

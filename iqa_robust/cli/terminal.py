@@ -15,7 +15,9 @@ def print_board(board: pd.DataFrame, console: Console) -> None:
     rows = summary_rows(board)
     table = Table(header_style="bold")
     for name in rows[0] if rows else ("model",):
-        table.add_column(name, justify="left" if name in ("model", "defense", "attack", "knowledge", "flags") else "right")
+        table.add_column(
+            name, justify="left" if name in ("model", "defense", "attack", "knowledge", "flags") else "right"
+        )
     for row in rows:
         table.add_row(*(escape(value) for value in row.values()))
     console.print(table)

@@ -13,7 +13,9 @@ def command(
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the datasets [environment variable IQA_ROBUST_DATA].")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The checkpoint to write [checkpoints/<recipe>.safetensors].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The checkpoint to write [checkpoints/<recipe>.safetensors].")
+    ] = None,
 ) -> None:
     """Train a network; the same command goes on where an interrupted one stopped."""
     from rich.console import Console

@@ -1,0 +1,1 @@
+"""Track -> cells -> records: the only room that sees datasets, models, defenses and attacks together."""

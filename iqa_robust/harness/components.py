@@ -47,9 +47,7 @@ def describe_object(thing: object, registry: Registry[Any]) -> Component:
     for name in registry.names():
         entry = registry.entry(name)
         if entry.target == f"{cls.__module__}:{cls.__qualname__}":
-            return Component(
-                name=name, params=_stored(thing), distribution=entry.distribution, version=entry.version
-            )
+            return Component(name=name, params=_stored(thing), distribution=entry.distribution, version=entry.version)
     return Component(name=f"{cls.__module__}.{cls.__qualname__}", params=_stored(thing))
 
 

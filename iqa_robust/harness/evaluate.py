@@ -15,7 +15,7 @@ from iqa_robust.harness.components import describe_object
 from iqa_robust.harness.environment import pick_device, prepare_numerics
 from iqa_robust.harness.execute import Job, run_job
 from iqa_robust.harness.flags import find_flags
-from iqa_robust.models.base import IQAModel, wrap
+from iqa_robust.models.base import wrap
 from iqa_robust.records import Budget, RunRecord, RunSpec
 from iqa_robust.tables.board import row
 

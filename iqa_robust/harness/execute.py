@@ -44,9 +44,7 @@ class Job:
     batch_size: int = 8
 
 
-def run_job(
-    job: Job, store: Store | None = None, advanced: Callable[[int], None] = lambda n: None
-) -> list[RunRecord]:
+def run_job(job: Job, store: Store | None = None, advanced: Callable[[int], None] = lambda n: None) -> list[RunRecord]:
     """Run the cells of a job, batch by batch, and keep their records.
 
     Finished batches found in `store` are not run again. A cell that fails is recorded with its reason.
@@ -195,10 +193,7 @@ class _Runner:
 
     def _record(self, i: int, reason: str) -> RunRecord:
         spec, done = self.job.specs[i], self.done[i]
-        rows = [
-            done.get(row.image_id) or _failed_row(row, reason or "not reached")
-            for row in self.job.dataset.rows()
-        ]
+        rows = [done.get(row.image_id) or _failed_row(row, reason or "not reached") for row in self.job.dataset.rows()]
         frame = _frame(rows)
         n_failed = int((frame["status"] != "ok").sum())
         status = "failed" if reason or n_failed == len(frame) else "partial" if n_failed else "ok"

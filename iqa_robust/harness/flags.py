@@ -135,9 +135,7 @@ def black_box_wins(record: RunRecord, others: Sequence[RunRecord]) -> bool:
     if record.facts.get("access") != "white" or record.spec.knowledge == "oblivious":
         return False
     rivals = _alike(record, others, "attack", "knowledge", "steps", "queries", "eot")
-    return _beaten(
-        record, (r for r in rivals if r.facts.get("access") == "black" and not r.facts.get("control"))
-    )
+    return _beaten(record, (r for r in rivals if r.facts.get("access") == "black" and not r.facts.get("control")))
 
 
 def oblivious_wins(record: RunRecord, others: Sequence[RunRecord]) -> bool:

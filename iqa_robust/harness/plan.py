@@ -144,9 +144,7 @@ class _Planner:
                 )
             dataset = whole
             if self.selection.limit is not None:
-                component = dataclasses.replace(
-                    component, params={**component.params, "limit": self.selection.limit}
-                )
+                component = dataclasses.replace(component, params={**component.params, "limit": self.selection.limit})
                 dataset = make_dataset(component, self.data_root)
             params = {key: value for key, value in component.params.items() if key != "root" or value is not None}
             return dataset, dataclasses.replace(component, params=params), dataset.manifest()
@@ -195,9 +193,13 @@ class _Planner:
                 component = describe(attacks.registry, entry.name, entry.params, entry.label)
                 attack = make_attack(component)
                 if entry.goal not in attack.goals:
-                    raise ContractError(f"{title(entry)} serves the goals {', '.join(attack.goals)}, got {entry.goal!r}.")
+                    raise ContractError(
+                        f"{title(entry)} serves the goals {', '.join(attack.goals)}, got {entry.goal!r}."
+                    )
                 if entry.norm not in attack.norms:
-                    raise ContractError(f"{title(entry)} serves the norms {', '.join(attack.norms)}, got {entry.norm!r}.")
+                    raise ContractError(
+                        f"{title(entry)} serves the norms {', '.join(attack.norms)}, got {entry.norm!r}."
+                    )
                 found.append((component, attack, entry))
         return found
 
@@ -228,7 +230,9 @@ class _Planner:
         return False
 
     def _check_combinations(
-        self, model_list: list[tuple[Component, IQAModel]], attack_list: list[tuple[Component, Attack, AttackEntry]]
+        self,
+        model_list: list[tuple[Component, IQAModel]],
+        attack_list: list[tuple[Component, Attack, AttackEntry]],
     ) -> None:
         for component, model in model_list:
             for attack_component, _, entry in attack_list:

@@ -117,7 +117,18 @@ def group_by_attack(cells: Iterable[RunSpec]) -> list[tuple[RunSpec, ...]]:
     for spec in cells:
         bare = spec.defense is None or spec.knowledge == "oblivious"
         attacked = None if bare else spec.defense
-        key = repr((spec.model, spec.score_range, attacked, spec.attack, spec.goal, spec.target, spec.budget, spec.seed))
+        key = repr(
+            (
+                spec.model,
+                spec.score_range,
+                attacked,
+                spec.attack,
+                spec.goal,
+                spec.target,
+                spec.budget,
+                spec.seed,
+            )
+        )
         groups.setdefault(key, []).append(spec)
     return [tuple(group) for group in groups.values()]
 
@@ -137,7 +148,9 @@ class _Worker:
     def run(self, request: JobRequest, advanced: Callable[[int], None]) -> list[RunRecord]:
         prepare_numerics()
         spec = request.specs[0]
-        model = self._once(self._models, (spec.model, spec.score_range), lambda: make_model(spec.model, spec.score_range))
+        model = self._once(
+            self._models, (spec.model, spec.score_range), lambda: make_model(spec.model, spec.score_range)
+        )
         dataset = self._once(self._datasets, spec.dataset, lambda: make_dataset(spec.dataset, request.data_root))
         job = Job(
             specs=request.specs,
@@ -161,8 +174,11 @@ class _Worker:
 def _run_here(requests: Sequence[JobRequest], workers: int, listener: Listener) -> None:
     worker = _Worker()
     for request in requests:
-        cells = len(request.specs)
-        listener.finished(worker.run(request, lambda n, r=request, c=cells: listener.advanced(r.title, n * c)))
+
+        def advanced(images: int, request: JobRequest = request) -> None:
+            listener.advanced(request.title, images * len(request.specs))
+
+        listener.finished(worker.run(request, advanced))
 
 
 _worker: _Worker | None = None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from iqa_robust.errors import RecordError, StorageError
+from iqa_robust.errors import RecordError, RequestError, StorageError
 from iqa_robust.records import RunRecord, read_images, read_record, write_images, write_record
 
 
@@ -28,14 +28,14 @@ class Store:
         self.runs = folder / "runs"
 
     def prepare(self) -> None:
-        """Make the folder and see that it can be written. Raises `StorageError`."""
+        """Make the folder and see that it can be written. Raises `RequestError`."""
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
             probe = self.runs / ".writable"
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise StorageError(f"{self.folder}: cannot be written ({error.strerror}); give another --out.") from error
+            raise RequestError(f"{self.folder}: cannot be written ({error.strerror}); give another --out.") from error
 
     def check_version(self, package_version: str) -> None:
         """Refuse to mix records of two versions of the package in one folder. Raises `RecordError`."""

@@ -83,9 +83,7 @@ def score_batch(system: System, batch: Batch, result: AttackResult, attacked: IQ
         return BatchScores(clean, None, result.score_adv)
     if attacked is system.defended:
         return BatchScores(clean, result.score_clean, result.score_adv)
-    return BatchScores(
-        clean, scores(system.defended, batch.x, "clean"), scores(system.defended, result.images, "adv")
-    )
+    return BatchScores(clean, scores(system.defended, batch.x, "clean"), scores(system.defended, result.images, "adv"))
 
 
 def labels_on_score_scale(

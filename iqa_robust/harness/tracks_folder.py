@@ -32,6 +32,4 @@ def find_track(name_or_path: str) -> Path:
     shipped = shipped_tracks()
     if name_or_path in shipped:
         return shipped[name_or_path]
-    raise UnknownNameError(
-        f"no track {name_or_path!r}: expected a .toml file or one of {', '.join(shipped)}; see `iqa-robust list tracks`."
-    )
+    raise UnknownNameError(f"no track {name_or_path!r}: expected a .toml file or one of {', '.join(shipped)}.")

@@ -28,7 +28,6 @@ def toward_better_range(value_range: tuple[float, float], higher_is_better: bool
 def _checked(higher_is_better: bool) -> bool:
     if not isinstance(higher_is_better, (bool, np.bool_)):
         raise ContractError(
-            f"higher_is_better: expected True or False, got {higher_is_better!r};"
-            " state which way the values count."
+            f"higher_is_better: expected True or False, got {higher_is_better!r}; state which way the values count."
         )
     return bool(higher_is_better)

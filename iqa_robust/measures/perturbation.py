@@ -92,9 +92,7 @@ def _images(values: ArrayLike, what: str) -> Floats:
     if array.ndim != 4 or array.shape[1] != 3 or 0 in array.shape:
         raise ContractError(f"{what}: expected shape (N, 3, H, W) with N, H, W >= 1, got {array.shape}.")
     if not np.issubdtype(array.dtype, np.floating):
-        raise ContractError(
-            f"{what}: expected floats in [0, 1], got {array.dtype}; divide 8-bit values by 255."
-        )
+        raise ContractError(f"{what}: expected floats in [0, 1], got {array.dtype}; divide 8-bit values by 255.")
     low, high = array.min(), array.max()
     if not (low >= 0 and high <= 1):
         raise ContractError(f"{what}: expected finite values in [0, 1], got [{low:.4g}, {high:.4g}].")

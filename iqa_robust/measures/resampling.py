@@ -110,9 +110,7 @@ def paired_interval(
 
 def _columns(statistic: str, systems: dict[str, ArrayLike], y: ArrayLike | None) -> list[ArrayLike]:
     if statistic != "mean" and statistic not in _CORRELATIONS:
-        raise ContractError(
-            f"statistic: expected one of {', '.join([*_CORRELATIONS, 'mean'])}, got {statistic!r}."
-        )
+        raise ContractError(f"statistic: expected one of {', '.join([*_CORRELATIONS, 'mean'])}, got {statistic!r}.")
     if (y is None) != (statistic == "mean"):
         expected = "no y" if statistic == "mean" else "y as well"
         raise ContractError(f"{statistic}: expected {' and '.join(systems)} and {expected}.")

@@ -72,9 +72,7 @@ def out_of_range_share(scores: ArrayLike, score_range: tuple[float, float]) -> f
     return mean_or_nan(((scores < low) | (scores > high)).astype(np.float64))
 
 
-def r_score(
-    score_clean: ArrayLike, score_adv: ArrayLike, score_range: tuple[float, float], base: float = 10
-) -> float:
+def r_score(score_clean: ArrayLike, score_adv: ArrayLike, score_range: tuple[float, float], base: float = 10) -> float:
     """R robustness score: mean of log_base(max(high - f, f - low) / |f' - f|), f clean, f' attacked.
 
     The numerator is the largest shift that stays inside the range, so 0 means that the attack moved a score
@@ -128,9 +126,7 @@ def energy_distance(score_clean: ArrayLike, score_adv: ArrayLike, score_range: t
     return _signed(stats.energy_distance, clean, adv)
 
 
-def _on_scale(
-    score_clean: ArrayLike, score_adv: ArrayLike, score_range: tuple[float, float]
-) -> tuple[Floats, Floats]:
+def _on_scale(score_clean: ArrayLike, score_adv: ArrayLike, score_range: tuple[float, float]) -> tuple[Floats, Floats]:
     low, high = check_range(score_range)
     clean, adv = finite_rows(score_clean, score_adv).columns
     return (clean - low) / (high - low), (adv - low) / (high - low)

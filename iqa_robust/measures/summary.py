@@ -114,9 +114,7 @@ def summarize(
         vector(score_adv, "score_adv"),
         vector(mos, "mos"),
     )
-    defended = (
-        np.full(len(clean), np.nan) if score_def_clean is None else vector(score_def_clean, "score_def_clean")
-    )
+    defended = np.full(len(clean), np.nan) if score_def_clean is None else vector(score_def_clean, "score_def_clean")
     distances = {"linf": linf, "l2": l2, "psnr": psnr, "ssim": ssim, "queries": queries}
     costs = {name: vector(values, name) for name, values in distances.items()}
     _check_lengths(clean, score_adv=adv, mos=opinion, score_def_clean=defended, **costs)

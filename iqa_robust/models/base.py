@@ -46,7 +46,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Certificate:
-    """A promise: within the L2 radius `l2` (full scale 1) no image's score moves by more than `shift` (native units)."""
+    """A promise: within the L2 radius `l2` (full scale 1) no score moves by more than `shift` (native units)."""
 
     l2: float
     shift: float

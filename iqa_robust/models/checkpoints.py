@@ -39,7 +39,9 @@ def resolve(weights: str, published: dict[str, str], folder: Path) -> Path:
     path = Path(weights).expanduser()
     if not path.is_file():
         names = ", ".join(sorted(published)) or "none"
-        raise CheckpointError(f"weights {weights!r}: no such file, and no published set of that name (there are: {names}).")
+        raise CheckpointError(
+            f"weights {weights!r}: no such file, and no published set of that name (there are: {names})."
+        )
     return path
 
 

@@ -35,9 +35,9 @@ def check(defense: Defense | str) -> Report:
     title, instance = resolve(defense, defenses.registry, Defense)  # type: ignore[type-abstract]
     suite = _Suite(instance)
     questions = [
-        ("constructor", lambda: check_constructor(instance)),
         ("wrap", suite.wrap),
         ("scores", suite.scores),
+        ("constructor", lambda: check_constructor(instance)),
         *([("purify", suite.purify)] if isinstance(instance, Purifier) else []),
         ("batch", suite.batch),
         ("repeatable", suite.repeatable),
@@ -50,7 +50,7 @@ def check(defense: Defense | str) -> Report:
         ("no-memory", suite.no_memory),
         ("cost", suite.cost),
     ]
-    return run(title, questions, essential=3)
+    return run(title, questions, essential=2)
 
 
 class _Suite:
@@ -89,8 +89,7 @@ class _Suite:
         for name in ("full_reference", "higher_is_better"):
             expect(
                 getattr(kept, name) == getattr(given, name),
-                f"expected the defended model to keep info.{name}={getattr(given, name)},"
-                f" got {getattr(kept, name)}.",
+                f"expected the defended model to keep info.{name}={getattr(given, name)}, got {getattr(kept, name)}.",
             )
         expect(
             kept.deterministic == (not self.random),
@@ -109,9 +108,7 @@ class _Suite:
                     isinstance(scores, torch.Tensor) and scores.shape == (n,),
                     f"expected scores of shape ({n},) {where}, got {tuple(getattr(scores, 'shape', ()))}.",
                 )
-                expect(
-                    scores.is_floating_point(), f"expected floating-point scores {where}, got {scores.dtype}."
-                )
+                expect(scores.is_floating_point(), f"expected floating-point scores {where}, got {scores.dtype}.")
                 expect(bool(scores.isfinite().all()), f"expected finite scores {where}, got NaN or infinity.")
         return ", ".join(f"{h} x {w}" for h, w in sizes)
 

@@ -33,9 +33,7 @@ def parameters(thing: object) -> dict[str, Any]:
             parameter.kind is inspect.Parameter.KEYWORD_ONLY,
             f"expected keyword-only parameters, so that a track can name them; `{parameter}` is not one.",
         )
-        expect(
-            hasattr(thing, name), f"expected the parameter {name!r} as an attribute of that name, found none."
-        )
+        expect(hasattr(thing, name), f"expected the parameter {name!r} as an attribute of that name, found none.")
         stored[name] = getattr(thing, name)
     return stored
 

@@ -44,6 +44,7 @@ class ToyLinear(IQAModel):
 
     def __init__(self, *, higher_is_better: bool = True) -> None:
         super().__init__()
+        self.higher_is_better = higher_is_better
         self.info = ModelInfo(score_range=TOY_RANGE, higher_is_better=higher_is_better)
 
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:

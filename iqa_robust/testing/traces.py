@@ -57,8 +57,7 @@ def _describe(model: IQAModel) -> dict[str, Any]:
         "training mode": {name: module.training for name, module in model.named_modules()},
         "requires_grad": {name: parameter.requires_grad for name, parameter in parameters.items()},
         "stored gradients": {
-            name: None if parameter.grad is None else _digest(parameter.grad)
-            for name, parameter in parameters.items()
+            name: None if parameter.grad is None else _digest(parameter.grad) for name, parameter in parameters.items()
         },
         "info": model.info,
     }

@@ -58,8 +58,9 @@ class Sample:
 def open_split(data: Data, split: str, data_root: Path | None) -> Dataset:
     """The dataset of a recipe. Raises what the dataset raises: `RequestError`, `DataError`, `UnknownNameError`."""
     params = dict(data.params)
-    if data_root is not None and datasets.get(data.dataset).folders:
-        params["root"] = str(datasets.get(data.dataset).locate(data_root))
+    kind = datasets.get(data.dataset)
+    if data_root is not None and kind.folders and "root" not in params:
+        params["root"] = str(kind.locate(data_root))
     return datasets.create(data.dataset, split=split, **params)
 
 

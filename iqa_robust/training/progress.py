@@ -14,7 +14,7 @@ class Progress:
     stage: str
     done: int
     total: int
-    """Batches (`train`) or images (the other stages) done and to do; in `train` of this epoch."""
+    """Batches (`start`, `train`) or images (the other stages) done and to do; in `train` of this epoch."""
     epoch: int = 0
     """From 1; 0 before the first."""
     epochs: int = 0

@@ -37,7 +37,7 @@ class Start(_Strict):
     trunk: str | None = None
     """Weight file of the trunk in torchvision's names, relative to the data root."""
     head: Literal["random", "ridge"] = "random"
-    """`ridge`: ridge regression of the MOS on the pooled features of the untrained network."""
+    """`ridge`: ridge regression of the MOS on the pooled features of one patch per image, before training."""
 
 
 class Data(_Strict):
@@ -48,11 +48,8 @@ class Data(_Strict):
 
     @model_validator(mode="after")
     def _training_split_only(self) -> Data:
-        taken = {"split", "root"} & set(self.params)
-        if taken:
-            raise ValueError(
-                f"params: {', '.join(sorted(taken))} cannot be chosen (the split is `train`, the root comes from the data root)"
-            )
+        if "split" in self.params:
+            raise ValueError("params: `split` cannot be chosen: training reads the training split")
         return self
 
 

@@ -40,14 +40,13 @@ class ScoreTask(Task):
         self.recipe = recipe
         self.data_root = data_root
         self.dataset = open_split(recipe.data, "train", data_root)
-        keep = Memory if recipe.keep_in_memory else _as_it_is
-        loader = keep(self.dataset)
+        loader: Loader = Memory(self.dataset) if recipe.keep_in_memory else self.dataset
         samples = [Sample(loader, row) for row in self.dataset.rows()]
         self.degraded: DegradedPictures | None = None
         if recipe.pristine is not None:
             folder = under(data_root, recipe.pristine.folder, "pristine.folder")
             self.degraded = DegradedPictures(folder, recipe.pristine, recipe.seed, labels)
-            loader = keep(self.degraded)
+            loader = Memory(self.degraded) if recipe.keep_in_memory else self.degraded
             samples += [Sample(loader, row) for row in self.degraded.rows(listener)]
         self.train, self.validation = hold_out(samples, recipe.validation, recipe.seed)
         self.batches_per_epoch = batch_count(len(self.train), recipe.optimization.batch_size)
@@ -76,7 +75,7 @@ class ScoreTask(Task):
         if not isinstance(self.network, TrunkNetwork):
             raise RequestError(f"recipe {self.recipe.name!r}: start.head = 'ridge' needs the network 'trunk-regressor'.")
         network = self.network.eval()
-        features, mos = over_images(network.features, self.train, "start", listener)
+        features, mos = self._pooled(network, listener)
         mean, scale = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
         target = from_range(mos, self.low, self.high)
         fitted = RidgeCV(RIDGE_ALPHAS).fit(((features - mean) / scale).numpy(), target.numpy())
@@ -86,8 +85,21 @@ class ScoreTask(Task):
             network.head.weight.copy_(torch.from_numpy(np.atleast_2d(fitted.coef_)).float())
             network.head.bias.fill_(float(fitted.intercept_))
 
+    @torch.no_grad()
+    def _pooled(self, network: TrunkNetwork, listener: Listener) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pooled features (N, F) and MOS (N,) of one patch of every training image, drawn as in training."""
+        features: list[torch.Tensor] = []
+        scores: list[torch.Tensor] = []
+        bf16 = self.recipe.optimization.arithmetic == "bf16"
+        for number, (images, mos) in enumerate(self.batches(0), start=1):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                features.append(network.features(images.contiguous(memory_format=torch.channels_last)).float())
+            scores.append(mos)
+            listener(Progress("start", done=number, total=self.batches_per_epoch))
+        return torch.cat(features), torch.cat(scores)
+
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """Shuffled patches and their MOS."""
+        """Shuffled patches and their MOS; epoch 0 serves the ridge regression."""
         recipe = self.recipe
         return batches_of(self.train, recipe.optimization.batch_size, recipe.augment, recipe.seed, epoch)
 
@@ -108,10 +120,6 @@ class ScoreTask(Task):
         if self.degraded is not None and self.recipe.pristine is not None:
             found[Path(self.recipe.pristine.folder).name] = self.degraded.manifest()
         return found
-
-
-def _as_it_is(loader: Loader) -> Loader:
-    return loader
 
 
 def under(data_root: Path | None, relative: str, key: str) -> Path:

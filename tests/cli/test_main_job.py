@@ -16,11 +16,11 @@ BOARD_COLUMNS = (
     "srocc_adv_lo,srocc_adv_hi,plcc_clean,plcc_adv,krocc_clean,krocc_adv,rmse_adv,shift_mean,shift_abs_mean,"
     "shift_abs_scaled,shift_abs_sd,shift_abs_mos,shift_p95,r_score,linf_max_255,psnr_mean,ssim_mean,queries_mean,"
     "seconds,flags,status,plugin,run"
-).split(",")
+)
 IMAGE_COLUMNS = (
     "track,model,defense,attack,goal,norm,eps_255,knowledge,seed,image_id,mos,score_clean,score_adv,score_def_clean,"
     "linf_255,l2,psnr,ssim,queries,status"
-).split(",")
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_a_run_leaves_a_board_a_report_and_a_record_per_cell(cli, track, out) ->
     outcome = cli("run", track, "--out", out)
     assert outcome.status == 0, outcome.err
     board = pd.read_csv(out / "board.csv", keep_default_na=True)
-    assert list(board.columns) == BOARD_COLUMNS
+    assert ",".join(board.columns) == BOARD_COLUMNS
     # noise + fgsm at two radii = 3 bare cells; behind gaussian fgsm is run oblivious and adaptive: 1 + 2 * 2 = 5
     assert len(board) == 8
     assert set(board["defense"]) == {"none", "gaussian"}
@@ -49,7 +49,7 @@ def test_the_board_is_what_the_per_image_scores_say(cli, track, out, tmp_path) -
     assert cli("table", out, "--csv", tmp_path / "board.csv", "--per-image", tmp_path / "images.csv").status == 0
     assert (tmp_path / "board.csv").read_bytes() == (out / "board.csv").read_bytes()
     board, images = pd.read_csv(tmp_path / "board.csv"), pd.read_csv(tmp_path / "images.csv")
-    assert list(images.columns) == IMAGE_COLUMNS
+    assert ",".join(images.columns) == IMAGE_COLUMNS
     for _, row in board.iterrows():
         keys = ["model", "defense", "attack", "eps_255", "knowledge"]
         mine = images[(images[keys] == row[keys].to_numpy()).all(axis=1)]
@@ -79,9 +79,7 @@ def test_a_dry_run_lists_the_cells_and_runs_nothing(cli, track, tmp_path) -> Non
 
 
 def test_names_narrow_a_track_down(cli, track, tmp_path) -> None:
-    outcome = cli(
-        "run", track, "--out", tmp_path / "o", "--defenses", "none", "--attacks", "fgsm", "--limit", "3"
-    )
+    outcome = cli("run", track, "--out", tmp_path / "o", "--defenses", "none", "--attacks", "fgsm", "--limit", "3")
     assert outcome.status == 0, outcome.err
     board = pd.read_csv(tmp_path / "o" / "board.csv")
     assert list(board["eps_255"]) == [1, 2]

@@ -94,8 +94,18 @@ def defended(shift: float, knowledge: str = "adaptive", **more: Any) -> RunRecor
 
 
 CASES = {
-    "score-not-repeatable": (make(probes={"repeat_difference": 0.2}), [], make(probes={"repeat_difference": 1e-5}), []),
-    "batch-dependent": (make(probes={"batch_difference": 0.2}), [], make(probes={"batch_difference": 1e-5}), []),
+    "score-not-repeatable": (
+        make(probes={"repeat_difference": 0.2}),
+        [],
+        make(probes={"repeat_difference": 1e-5}),
+        [],
+    ),
+    "batch-dependent": (
+        make(probes={"batch_difference": 0.2}),
+        [],
+        make(probes={"batch_difference": 1e-5}),
+        [],
+    ),
     "zero-gradient": (make(zero_gradient=True), [], make(zero_gradient=True, gradients=0), []),
     "not-finite": (
         make(reason=[NOT_FINITE] + [""] * (N - 1)),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -17,9 +17,7 @@ SCIPY = [
     (krocc, lambda a, b: stats.kendalltau(a, b).statistic),
 ]
 # Whole numbers: ties occur, and monotone maps of them stay distinct in float64.
-columns = st.integers(3, 40).flatmap(
-    lambda n: st.tuples(*[st.lists(st.integers(-50, 50), min_size=n, max_size=n)] * 2)
-)
+columns = st.integers(3, 40).flatmap(lambda n: st.tuples(*[st.lists(st.integers(-50, 50), min_size=n, max_size=n)] * 2))
 
 
 @pytest.mark.parametrize(("own", "scipy"), SCIPY)
@@ -71,6 +69,7 @@ def test_plcc_neither_overflows_nor_vanishes(scale: float) -> None:
 
 
 @pytest.mark.parametrize("own", CORRELATIONS)
+@settings(deadline=None)
 @given(pair=columns)
 def test_bounded_symmetric_and_odd(own: Callable, pair: tuple[list[int], list[int]]) -> None:
     a, b = (np.array(column, dtype=float) for column in pair)
@@ -83,6 +82,7 @@ def test_bounded_symmetric_and_odd(own: Callable, pair: tuple[list[int], list[in
         assert own(-a, b) == pytest.approx(-value, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(pair=columns)
 def test_ranks_do_not_see_a_monotone_map(pair: tuple[list[int], list[int]]) -> None:
     a, b = (np.array(column, dtype=float) for column in pair)
@@ -90,6 +90,7 @@ def test_ranks_do_not_see_a_monotone_map(pair: tuple[list[int], list[int]]) -> N
         np.testing.assert_equal(own(np.exp(a / 10) - 3, b**3), own(a, b))
 
 
+@settings(deadline=None)
 @given(pair=columns, slope=st.floats(1e-3, 1e3), offset=st.floats(-1e3, 1e3))
 def test_plcc_does_not_see_a_positive_affine_map(
     pair: tuple[list[int], list[int]], slope: float, offset: float
@@ -100,10 +101,9 @@ def test_plcc_does_not_see_a_positive_affine_map(
 
 
 @pytest.mark.parametrize("own", [*CORRELATIONS, rmse])
+@settings(deadline=None)
 @given(pair=columns, seed=st.integers(0, 99))
-def test_the_order_of_the_images_does_not_matter(
-    own: Callable, pair: tuple[list[int], list[int]], seed: int
-) -> None:
+def test_the_order_of_the_images_does_not_matter(own: Callable, pair: tuple[list[int], list[int]], seed: int) -> None:
     a, b = (np.array(column, dtype=float) for column in pair)
     order = np.random.default_rng(seed).permutation(len(a))
     # 1e-12 of the value: the same terms, summed in another order.

@@ -62,9 +62,7 @@ def test_loses_nothing_on_a_straight_line(n: int) -> None:
     assert plcc(scores, 5 * scores + 2, fit_logistic(scores, 5 * scores + 2)) > 0.999
 
 
-@pytest.mark.parametrize(
-    "transform", [lambda s: 1e9 * s, lambda s: 1e-9 * s, lambda s: 7 - s, lambda s: s + 1e4]
-)
+@pytest.mark.parametrize("transform", [lambda s: 1e9 * s, lambda s: 1e-9 * s, lambda s: 7 - s, lambda s: s + 1e4])
 @pytest.mark.parametrize("n", [10, 30, 300])
 def test_neither_scale_nor_direction_of_the_scores_matters(transform, n: int) -> None:
     scores, mos = noisy(n, seed=n)

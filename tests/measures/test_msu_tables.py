@@ -1,7 +1,7 @@
 """Figures derived from the per-image MANIQA scores that MSU's robustness benchmark published.
 
 Source: msu-video-group/MSU_Metrics_Robustness_Benchmark at 375969e, `res/*_maniqa_test.csv`; 1,000 images of
-NIPS2017, 2,001 of Vimeo, 217 of DERF; eps 10/255. Scores are scaled, as there, by the clean scores of the slice.
+NIPS2017, 2,001 of Vimeo, 217 of DERF; eps 10/255. Scores are scaled, as there, by the clean ones of the slice.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ def table(data_root: Path):
         path = data_root / "reference" / "msu_maniqa" / f"{attack}_maniqa_test.csv.gz"
         with gzip.open(path, "rt", newline="") as file:
             # One set goes by two names in these files.
-            rows = [
-                r for r in csv.DictReader(file) if r["test_dataset"].replace("NIPS2017", "NIPS") == dataset
-            ]
+            rows = [r for r in csv.DictReader(file) if r["test_dataset"].replace("NIPS2017", "NIPS") == dataset]
         return {c: np.array([float(r[c]) for r in rows]) for c in ("clear", "attacked", "psnr", "ssim")}
 
     return read
@@ -99,13 +97,11 @@ def test_where_every_score_rises_three_measures_are_one(table, attack: str, data
     scores = table(attack, dataset)
     clear, adv, own_range = scores["clear"], scores["attacked"], slice_range(scores)
     # 1e-10: SciPy integrates the distance over thousands of steps.
-    assert wasserstein(clear, adv, own_range) == pytest.approx(
-        shift_abs_scaled(clear, adv, own_range), rel=1e-10
-    )
+    assert wasserstein(clear, adv, own_range) == pytest.approx(shift_abs_scaled(clear, adv, own_range), rel=1e-10)
 
 
 def test_the_slice_must_not_set_the_scale(table) -> None:
-    """Why ranges are frozen: the same shifts are 4.56 on the scale of their slice, 0.885 on that of all sets."""
+    """Why ranges are frozen: the same shifts are 4.56 on the scale of their slice, 0.885 on that of all."""
     derf = table("ifgsm", "DERF")
     clear = np.concatenate([table("ifgsm", name)["clear"] for name in ("NIPS", "VIMEO", "DERF")])
     own = shift_abs_scaled(derf["clear"], derf["attacked"], slice_range(derf))
@@ -120,9 +116,7 @@ def test_relative_gain_of_fgsm(table) -> None:
     scaled, moved = (scores["clear"] - low) / (high - low), (scores["attacked"] - low) / (high - low)
     # 1e-12: the definition, written out; MSU's own value after its domain map is 0.200.
     expected = np.mean((moved - scaled) / (scaled + 1))
-    assert relative_gain(scores["clear"], scores["attacked"], (low, high)) == pytest.approx(
-        expected, rel=1e-12
-    )
+    assert relative_gain(scores["clear"], scores["attacked"], (low, high)) == pytest.approx(expected, rel=1e-12)
     assert expected == pytest.approx(0.200, abs=5e-3)
 
 

@@ -75,15 +75,13 @@ def test_official_values(data_root: Path) -> None:
     for name in ("I03.bmp", "I04.bmp", "I06.bmp", "I08.bmp", "I19.bmp"):
         images, lumas = [], []
         for side in ("ref_dir", "dist_dir"):
-            pixels = np.asarray(Image.open(folder / side / name).convert("RGB"), np.float64).transpose(
-                2, 0, 1
-            )
+            pixels = np.asarray(Image.open(folder / side / name).convert("RGB"), np.float64).transpose(2, 0, 1)
             luma = np.round((pixels * weights).sum(axis=0))
             images.append(pixels[None] / 255)
             lumas.append(np.broadcast_to(luma, pixels.shape)[None] / 255)
         found["psnr"].append(psnr(*images)[0])
         found["ssim"].append(ssim(*lumas)[0])
-    # Half a unit of the last printed digit of PSNR; two of SSIM, since their luma rounds a little differently.
+    # Half a unit of the last printed digit of PSNR; two of SSIM: their luma rounds a little differently.
     np.testing.assert_allclose(found["psnr"], official["psnr"], atol=0.005)
     np.testing.assert_allclose(found["ssim"], official["ssim"], atol=2e-4)
 

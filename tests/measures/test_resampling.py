@@ -45,10 +45,7 @@ def test_independent_of_the_chunk_size_and_seeded(statistic: str, monkeypatch: p
     clusters = np.arange(37) // 3
 
     def interval(seed: int = 0) -> list[resampling.Interval]:
-        return [
-            bootstrap_interval(statistic, x, y, clusters=c, resamples=501, seed=seed)
-            for c in (None, clusters)
-        ]
+        return [bootstrap_interval(statistic, x, y, clusters=c, resamples=501, seed=seed) for c in (None, clusters)]
 
     whole = interval()
     for chunk in (1, 37 * 7, 37 * 500):

@@ -37,18 +37,12 @@ def test_each_resample_agrees_with_scipy(own: Callable, scipy: Callable, decimal
     x, y = np.round(x, decimals), np.round(x + rng.normal(size=n), decimals)
     counts = rng.multinomial(n, np.full(n, 1 / n), size=40).astype(float)
     # 1e-12: ranks and pairs are exact here; SciPy sums in floating point.
-    np.testing.assert_allclose(
-        own(x, y)(counts), written_out(scipy, x, y, counts), rtol=0, atol=1e-12, equal_nan=True
-    )
+    np.testing.assert_allclose(own(x, y)(counts), written_out(scipy, x, y, counts), rtol=0, atol=1e-12, equal_nan=True)
 
 
 @pytest.mark.parametrize(("own", "scipy"), SCIPY)
 @settings(max_examples=60, deadline=None)
-@given(
-    rows=st.lists(
-        st.tuples(st.integers(-4, 4), st.integers(-4, 4), st.integers(0, 3)), min_size=1, max_size=20
-    )
-)
+@given(rows=st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4), st.integers(0, 3)), min_size=1, max_size=20))
 def test_any_counts_and_ties(own: Callable, scipy: Callable, rows: list[tuple[int, int, int]]) -> None:
     x, y, count = np.array(rows, dtype=float).T
     if not count.any():

@@ -1,0 +1,84 @@
+"""The page a person looks at: one HTML file that loads nothing and works from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+
+from iqa_robust.records import RunRecord, write_atomically
+from iqa_robust.tables import overview, plots
+from iqa_robust.tables.flag_texts import FLAG_MEANINGS
+from iqa_robust.tables.page import Section, sections
+from iqa_robust.tables.svg import Plot
+
+CURVES = (
+    ("srocc_adv", "attacked SROCC"),
+    ("shift_abs_mos", "mean |shift|, MOS units"),
+    ("shift_abs_sd", "mean |shift|, clean SDs"),
+)
+"""Board columns drawn against the radius, and how the axis calls them."""
+
+
+def write_report(records: Sequence[RunRecord], board: pd.DataFrame, path: Path) -> None:
+    """Write the report, whole or not at all."""
+    write_atomically(path, report_html(records, board).encode())
+
+
+def report_html(records: Sequence[RunRecord], board: pd.DataFrame) -> str:
+    """The report of `records` and the board made from them, as one self-contained HTML page.
+
+    Names and reasons are escaped wherever they stand; a content security policy forbids the page to load anything and
+    to run any script but its own. The same records give the same page.
+
+    Raises:
+        RecordError: `board` was not made from `records`.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    folder = files("iqa_robust.tables") / "templates"
+    style, script, template = (
+        (folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js", "report.html.j2")
+    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["short"] = _short
+    environment.filters["key"] = _sort_key
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.from_string(template).render(
+        style=style,
+        script=script,
+        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        sections=[(section, _plots(section)) for section in sections(records, board)],
+        overview=overview,
+        meanings=FLAG_MEANINGS,
+    )
+
+
+def _plots(section: Section) -> dict[str, list[tuple[str, Plot]]]:
+    """Plots by place on the page, each with a heading of its own (empty: none)."""
+    trade_off = plots.trade_off(section)
+    found = {
+        "drops": [("", plots.drops(section))],
+        "trade_off": [] if trade_off is None else [("", trade_off)],
+        "movements": [("", plot) for plot in [plots.movements(section)] if plot.panels],
+    }
+    for column, label in CURVES:
+        found[column] = plots.security_curves(section, column, label)
+    return found
+
+
+def _short(value: float, digits: int = 3) -> str:
+    """A number for reading; a dash where it is undefined."""
+    return "–" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _sort_key(value: object) -> str:
+    """What the page sorts a cell by; empty, and so last, where it is undefined."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.9g}"
+    return str(value)

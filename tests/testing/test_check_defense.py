@@ -1,0 +1,282 @@
+"""The conformance suite sees what is wrong with a defense."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from iqa_robust.defenses.base import Defense, DifferentiablePurifier, Purifier
+from iqa_robust.defenses.gaussian import Gaussian
+from iqa_robust.models.base import IQAModel, ModelInfo, WrappedModel, wrap
+from iqa_robust.models.randomness import draws
+from iqa_robust.testing import check_defense
+
+
+class Squash(DifferentiablePurifier):
+    """A sound purifier to break: less contrast."""
+
+    def __init__(self, *, strength: float = 0.8) -> None:
+        self.strength = strength
+
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return self.strength * x
+
+
+class Around(Defense):
+    """A sound defense that is no purifier: the mean score of an image and its mirror image."""
+
+    def wrap(self, model: IQAModel) -> IQAModel:
+        return _Mirrored(model, model.info)
+
+
+class _Mirrored(WrappedModel):
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        return (self.model(x, ref) + self.model(x.flip(3), None if ref is None else ref.flip(3))) / 2
+
+
+class Rounding(Purifier):
+    """A sound purifier without a gradient of its own."""
+
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.round(x * 10) / 10
+
+    def surrogate(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+class Dither(DifferentiablePurifier):
+    """A sound randomized purifier."""
+
+    deterministic = False
+
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return (0.9 * x + draws(x.shape[0]).uniform(x.shape[1:], 0, 0.1)).clamp(0, 1)
+
+
+@pytest.mark.parametrize("defense", [Squash(), Squash(strength=0.3), Around(), Rounding(), Dither()])
+def test_a_sound_defense_passes(defense: Defense) -> None:
+    report = check_defense(defense)
+    report.raise_if_failed()
+    assert report.subject == f"defense {type(defense).__name__}"
+    assert all(check.detail for check in report.checks)
+
+
+def test_by_name() -> None:
+    report = check_defense("gaussian")
+    assert report.ok
+    assert report.subject == "defense 'gaussian'"
+    assert "sigma=1.0" in {check.name: check.detail for check in report.checks}["constructor"]
+
+
+class NoSlope(Squash):
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.round(x * 10) / 10
+
+
+class CutGraph(Rounding):
+    def surrogate(self, x: torch.Tensor) -> torch.Tensor:
+        return x.detach()
+
+
+class NaNSlope(Squash):
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 0.5 + torch.sqrt(torch.zeros_like(x) * x)
+
+
+class WrongSlope(Squash):
+    """Its value is squared, its slope is that of the identity."""
+
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return x + (x.square() - x).detach()
+
+
+class UselessSurrogate(Rounding):
+    """A gradient that is alive and leads nowhere."""
+
+    def surrogate(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flip(2).roll(11, dims=3)
+
+
+class UndeclaredRandomness(Squash):
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return (0.9 * x + draws(x.shape[0]).uniform(x.shape[1:], 0, 0.1)).clamp(0, 1)
+
+
+class GlobalRandomness(Dither):
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.9 * x + 0.1 * torch.rand_like(x)
+
+
+class OneDrawForAll(Dither):
+    """Draws for the batch: the first image's generator decides for all."""
+
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.9 * x + 0.1 * draws(x.shape[0]).uniform(x.shape[1:])[:1]
+
+
+class NeverRandom(Squash):
+    deterministic = False
+
+
+class OutOfRange(Squash):
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 1.1 - 0.05
+
+
+class WrongType(Squash):
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.8 * x.double()
+
+
+class Shrinks(Squash):
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return x[..., 1:-1, 1:-1]
+
+
+class BatchNormalized(Squash):
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - x.mean()) * 0.1 + 0.5
+
+
+class EditsInput(Squash):
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        x.detach().mul_(0.8)
+        return x * 1.0
+
+
+class EditsModel(Squash):
+    def wrap(self, model: IQAModel) -> IQAModel:
+        with torch.no_grad():
+            next(iter(model.parameters()), torch.zeros(1)).mul_(0.99)
+        return super().wrap(model)
+
+
+class EditsMode(Squash):
+    def wrap(self, model: IQAModel) -> IQAModel:
+        return super().wrap(model.eval())
+
+
+class LeavesGradients(Around):
+    def wrap(self, model: IQAModel) -> IQAModel:
+        if list(model.parameters()):
+            model(torch.rand(1, 3, 8, 8, generator=torch.Generator())).sum().backward()
+        return super().wrap(model)
+
+
+class Remembers(Squash):
+    """Adapts to what it has seen."""
+
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        self.level = 0.9 * getattr(self, "level", 0.5) + 0.1 * float(x.detach().mean())
+        return 0.5 * x + 0.5 * self.level
+
+
+class ChangesParameter(Squash):
+    def __init__(self, *, strength: float = 0.8) -> None:
+        self.strength = strength / 255
+
+
+class LosesParameter(Squash):
+    def __init__(self, *, strength: float = 0.8) -> None:
+        self._strength = strength
+
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return self._strength * x
+
+
+class Positional(Squash):
+    def __init__(self, strength: float = 0.8) -> None:
+        self.strength = strength
+
+
+class NotJSON(Squash):
+    def __init__(self, *, strength: torch.Tensor | None = None) -> None:
+        self.strength = torch.tensor(0.8) if strength is None else strength
+
+
+class NotAModel(Squash):
+    def wrap(self, model: IQAModel) -> IQAModel:
+        return lambda x, ref=None: model(x, ref)  # type: ignore[return-value]
+
+
+class NotWrapped(Squash):
+    def wrap(self, model: IQAModel) -> IQAModel:
+        return model
+
+
+class TurnsScale(Squash):
+    def wrap(self, model: IQAModel) -> IQAModel:
+        wrapped = super().wrap(model)
+        wrapped.info = dataclasses.replace(wrapped.info, higher_is_better=False)
+        return wrapped
+
+
+class DropsReference(Around):
+    def wrap(self, model: IQAModel) -> IQAModel:
+        info = model.info
+        if not info.full_reference:
+            return super().wrap(model)
+        return wrap(lambda x, ref: model(0.9 * x, x), ModelInfo(full_reference=True, score_range=info.score_range))
+
+
+class OnlyMultiplesOfEight(Squash):
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        n, c, h, w = x.shape
+        return x.reshape(n, c, h // 8, 8, w // 8, 8).reshape(x.shape)
+
+
+class MeanScore(Around):
+    def wrap(self, model: IQAModel) -> IQAModel:
+        return _Mean(model, model.info)
+
+
+class _Mean(WrappedModel):
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        return self.model(x, ref).mean()
+
+
+BROKEN: list[tuple[Defense, set[str]]] = [
+    (NoSlope(), {"gradient", "slope"}),
+    (CutGraph(), {"gradient", "slope", "input-unchanged", "model-unchanged"}),
+    (NaNSlope(), {"gradient", "slope"}),
+    (WrongSlope(), {"slope"}),
+    (UselessSurrogate(), {"slope"}),
+    (UndeclaredRandomness(), {"repeatable"}),
+    (GlobalRandomness(), {"batch", "repeatable", "slope", "global-randomness", "no-memory"}),
+    (OneDrawForAll(), {"batch"}),
+    (NeverRandom(), {"repeatable"}),
+    (OutOfRange(), {"purify"}),
+    (WrongType(), {"purify"}),
+    (Shrinks(), {"purify", "references"}),
+    (BatchNormalized(), {"batch"}),
+    (EditsInput(), {"repeatable", "batch", "slope", "input-unchanged", "no-memory"}),
+    (EditsModel(), {"model-unchanged"}),
+    (EditsMode(), {"model-unchanged"}),
+    (LeavesGradients(), {"model-unchanged"}),
+    (Remembers(), {"batch", "repeatable", "slope", "no-memory"}),
+    (ChangesParameter(), {"constructor"}),
+    (LosesParameter(), {"constructor", "no-memory"}),
+    (Positional(), {"constructor", "no-memory"}),
+    (NotJSON(), {"constructor"}),
+    (NotAModel(), {"wrap"}),
+    (NotWrapped(), {"wrap"}),
+    (TurnsScale(), {"wrap"}),
+    (DropsReference(), {"references"}),
+    (OnlyMultiplesOfEight(), {"scores"}),
+    (MeanScore(), {"scores"}),
+]
+
+
+@pytest.mark.parametrize(("defense", "expected"), BROKEN, ids=[type(broken).__name__ for broken, _ in BROKEN])
+def test_what_is_broken_is_found(defense: Defense, expected: set[str]) -> None:
+    report = check_defense(defense)
+    found = {check.name for check in report.failed}
+    assert found == expected, [check.detail for check in report.failed]
+
+
+def test_the_cost_is_said_and_not_judged() -> None:
+    (cost,) = [check for check in check_defense(Gaussian()).checks if check.name == "cost"]
+    assert cost.passed
+    assert "ms for an image of 256 x 256" in cost.detail
