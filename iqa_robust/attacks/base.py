@@ -52,6 +52,8 @@ class Attack(ABC):
     goals: ClassVar[tuple[str, ...]] = GOALS
     control: ClassVar[bool] = False
     """True for the control that every attack must beat: it does not try."""
+    note: ClassVar[str] = ""
+    """What a reader of the board must know, such as that the attack is a reconstruction."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         """Raise `ContractError` for a subclass that replaces the call: an attack cannot judge itself."""
@@ -100,9 +102,7 @@ class Attack(ABC):
             low, high = score_range(model)
             return Goal(target=low + high - score_clean)
         if target is None:
-            raise ContractError(
-                "goal 'target': give the score to reach as `target`, in the model's native units."
-            )
+            raise ContractError("goal 'target': give the score to reach as `target`, in the model's native units.")
         return Goal(target=per_image(target, score_clean, "target"))
 
     @final

@@ -78,12 +78,8 @@ class LibraryAttack(Attack):
             index = torch.tensor([i], device=x.device)
             image = x[i : i + 1]
             with contextlib.suppress(QueryBudgetExhaustedError), isolated(seed, x.device):
-                ends = [
-                    self.run(TwoLogitView(side, i, x.device), image, budget) for side in objective.sides()
-                ]
-                ends = [
-                    torch.where(end.isfinite(), end, image) for end in ends
-                ]  # the slope of a NaN score is NaN
+                ends = [self.run(TwoLogitView(side, i, x.device), image, budget) for side in objective.sides()]
+                ends = [torch.where(end.isfinite(), end, image) for end in ends]  # the slope of a NaN score is NaN
                 found[i : i + 1] = best_of(objective, ends, index)
         return found
 

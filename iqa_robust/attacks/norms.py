@@ -61,9 +61,7 @@ def steepest(gradient: torch.Tensor, norm: str) -> torch.Tensor:
     if norm == "linf":
         return gradient.sign()
     largest = _per_image(gradient.flatten(1).abs().amax(dim=1))
-    scaled = gradient / torch.where(
-        largest > 0, largest, 1
-    )  # squares of very small or large values would be 0 or inf
+    scaled = gradient / torch.where(largest > 0, largest, 1)  # squares of very small or large values would be 0 or inf
     return scaled / _per_image(scaled.flatten(1).norm(dim=1).clamp_min(1))
 
 
@@ -82,14 +80,24 @@ def snap(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Tenso
         ContractError: an image off the grid has no grid point within eps.
     """
     z = project(z, x, norm, eps)
-    if norm == "linf":
-        low = torch.ceil((x - eps) * LEVELS - _LEVEL_SLACK)
-        high = torch.floor((x + eps) * LEVELS + _LEVEL_SLACK)
-        if bool((low > high).any()):
-            raise _off_grid(eps)
-        rounded = torch.round(z * LEVELS)
-        return torch.minimum(torch.maximum(rounded, low), high).clamp(0, LEVELS) / LEVELS
-    return _snap_l2(z, x, eps)
+    return _levels_inside(torch.round(z * LEVELS), x, eps) if norm == "linf" else _snap_l2(z, x, eps)
+
+
+def dither(z: torch.Tensor, x: torch.Tensor, eps: float, offset: torch.Tensor) -> torch.Tensor:
+    """A grid point of the L-infinity ball beside `z`: each value goes up with the probability of its fraction.
+
+    `offset` (N, 3, H, W) is uniform in [0, 1). The mean of the rounding is `z`, so a step shorter than half a
+    gray level is not lost, as it is when every value is rounded to the nearest level. Raises as `snap` does.
+    """
+    return _levels_inside(torch.floor(z * LEVELS + offset), x, eps)
+
+
+def _levels_inside(levels: torch.Tensor, x: torch.Tensor, eps: float) -> torch.Tensor:
+    low = torch.ceil((x - eps) * LEVELS - _LEVEL_SLACK)
+    high = torch.floor((x + eps) * LEVELS + _LEVEL_SLACK)
+    if bool((low > high).any()):
+        raise _off_grid(eps)
+    return torch.minimum(torch.maximum(levels, low), high).clamp(0, LEVELS) / LEVELS
 
 
 def _snap_l2(z: torch.Tensor, x: torch.Tensor, eps: float) -> torch.Tensor:

@@ -142,22 +142,16 @@ class Objective:
         index = self._indices(z, index)
         if z.requires_grad and torch.is_grad_enabled():
             if not self.white_box:
-                raise ContractError(
-                    "objective: this attack is black-box, so it may not differentiate the model."
-                )
+                raise ContractError("objective: this attack is black-box, so it may not differentiate the model.")
             z = z.view_as(z)  # a tensor of this call alone, so that its hook fires for this call alone
-            value = self._evaluate(z, index) + 0 * z.flatten(1).sum(
-                dim=1
-            )  # a model without a slope has a zero slope
+            value = self._evaluate(z, index) + 0 * z.flatten(1).sum(dim=1)  # a model without a slope has a zero slope
             value.register_hook(lambda _: self._count_gradients(index))
             z.register_hook(lambda slope: self._note_zero(index, slope))
             return value
         with torch.no_grad():
             return self._evaluate(z, index)
 
-    def gradient(
-        self, z: torch.Tensor, index: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def gradient(self, z: torch.Tensor, index: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Values (n,) and gradients (n, 3, H, W) at `z`, one draw in memory at a time; raises as `__call__`.
 
         For a randomized model it is the gradient of the value of the mean score: the mean gradient of the
@@ -203,8 +197,7 @@ class Objective:
         index = torch.arange(self._x.shape[0], device=self._x.device) if index is None else index
         if z.shape != (len(index), *self._x.shape[1:]):
             raise ContractError(
-                f"objective: expected images of shape {(len(index), *self._x.shape[1:])},"
-                f" got {tuple(z.shape)}."
+                f"objective: expected images of shape {(len(index), *self._x.shape[1:])}, got {tuple(z.shape)}."
             )
         return index
 

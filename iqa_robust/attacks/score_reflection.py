@@ -31,6 +31,7 @@ class ScoreReflection(PGD):
     """
 
     goals = ("reflect",)
+    note = "reconstruction: the paper's formula (arXiv:2404.19567) is not available"
 
     def __init__(
         self,
@@ -38,13 +39,11 @@ class ScoreReflection(PGD):
         variant: str = "R1",
         restarts: int = 1,
         random_start: bool = False,
-        momentum: float = 0.0,
+        momentum: float = 0.75,
         step_ratio: float = 2.0,
     ) -> None:
         """`variant` is `R1`, `R2` or `R3`; the others are those of `PGD`."""
-        super().__init__(
-            restarts=restarts, random_start=random_start, momentum=momentum, step_ratio=step_ratio
-        )
+        super().__init__(restarts=restarts, random_start=random_start, momentum=momentum, step_ratio=step_ratio)
         if variant not in VARIANTS:
             raise ContractError(
                 f"score-reflection: expected variant to be one of {', '.join(VARIANTS)}, got {variant!r}."

@@ -62,9 +62,7 @@ class Square(Attack):
             trial = torch.where(square, _corner(codes[:, i], low, high), best)
             idle = (trial == best).flatten(1).all(dim=1)
             if bool(idle.any()):
-                code = torch.where(
-                    idle, codes[:, i] ^ others[:, i], codes[:, i]
-                )  # any other signs, equally likely
+                code = torch.where(idle, codes[:, i] ^ others[:, i], codes[:, i])  # any other signs, equally likely
                 trial = torch.where(square, _corner(code, low, high), best)
             reached = objective(trial)
             better = reached > value

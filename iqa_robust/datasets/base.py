@@ -90,6 +90,8 @@ class Dataset(ABC):
     """Where to obtain it."""
     license_note: ClassVar[str] = ""
     """The authors' terms in one sentence."""
+    label_kind: ClassVar[str] = "human scores"
+    """What the labels are, as a report prints it."""
     mos_higher_is_better: bool = True
     """False where the table holds difference scores that grow with the damage (DMOS)."""
 
@@ -234,8 +236,7 @@ class Dataset(ABC):
                 )
             if row.mos_std is not None and not (math.isfinite(row.mos_std) and row.mos_std >= 0):
                 raise self._broken(
-                    f"the MOS standard deviation of {row.image_id!r} is {row.mos_std};"
-                    " expected a finite number >= 0"
+                    f"the MOS standard deviation of {row.image_id!r} is {row.mos_std}; expected a finite number >= 0"
                 )
 
     def _choose(self, table: Sequence[Row]) -> list[Row]:
@@ -253,9 +254,7 @@ class Dataset(ABC):
             names = [name for name in SPLITS if name in official]
             rows = [row for row in table if row.split == self.split]
         if not rows:
-            raise self._refuse(
-                f"there is no split {self.split!r}; choose one of {', '.join([*names, 'all'])}"
-            )
+            raise self._refuse(f"there is no split {self.split!r}; choose one of {', '.join([*names, 'all'])}")
         return rows
 
     def _check_official(self, table: Sequence[Row]) -> None:

@@ -23,9 +23,7 @@ class CLIVE(FileDataset):
     name = "clive"
     folders = ("clive", "CLIVE", "ChallengeDB_release")
     homepage = "https://live.ece.utexas.edu/research/ChallengeDB/index.html"
-    license_note = (
-        "Use, copy, modify and distribute for any purpose with the copyright notice; cite the paper."
-    )
+    license_note = "Use, copy, modify and distribute for any purpose with the copyright notice; cite the paper."
     mos_range = (0.0, 100.0)
 
     def _labels(self) -> Sequence[Row]:

@@ -89,8 +89,7 @@ class CsvTable(FileDataset):
         with_ref = sum(row.ref_path is not None for row in rows)
         if with_ref not in (0, len(rows)):
             raise self._broken(
-                f"{path} gives a ref for {with_ref} of {len(rows)} rows;"
-                " expected one for every row or for none"
+                f"{path} gives a ref for {with_ref} of {len(rows)} rows; expected one for every row or for none"
             )
         return rows
 

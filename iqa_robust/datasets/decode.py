@@ -84,13 +84,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except (DataError, MemoryError):
         raise
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: the image file is missing; restore it or list the dataset again."
-        ) from error
+        raise DataError(f"{path}: the image file is missing; restore it or list the dataset again.") from error
     except Image.DecompressionBombError as error:
-        raise DataError(
-            f"{path}: has far more than the {MAX_PIXELS} pixels allowed; leave it out."
-        ) from error
+        raise DataError(f"{path}: has far more than the {MAX_PIXELS} pixels allowed; leave it out.") from error
     except Exception as error:
         raise DataError(
             f"{path}: expected a whole {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file,"
@@ -138,9 +134,7 @@ def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         low, _ = image.getchannel("A").getextrema()
         if low != 255:
-            raise DataError(
-                f"{path}: expected opaque pixels, got transparency; put it on the study's background."
-            )
+            raise DataError(f"{path}: expected opaque pixels, got transparency; put it on the study's background.")
     return image.convert("RGB")
 
 

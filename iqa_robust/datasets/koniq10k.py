@@ -72,8 +72,7 @@ class KonIQ10k(FileDataset):
             split = _SPLITS.get(record["set"])
             if split is None:
                 raise self._broken(
-                    f"{path} puts {image!r} into the set {record['set']!r};"
-                    f" expected one of {', '.join(_SPLITS)}"
+                    f"{path} puts {image!r} into the set {record['set']!r}; expected one of {', '.join(_SPLITS)}"
                 )
             rows.append(Row(image, f"{self.images}/{image}", mos, std * DEVIATION_SCALE, split=split))
         return rows

@@ -36,13 +36,9 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[Record]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = list(csv.reader(file, strict=True))
     except OSError as error:
-        raise DataError(
-            f"{path}: the label table cannot be read ({error.strerror}); check the path."
-        ) from error
+        raise DataError(f"{path}: the label table cannot be read ({error.strerror}); check the path.") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path}: expected a comma-separated UTF-8 table, got a broken one ({error})."
-        ) from error
+        raise DataError(f"{path}: expected a comma-separated UTF-8 table, got a broken one ({error}).") from error
     return _records(path, lines, columns)
 
 
@@ -55,16 +51,12 @@ def read_lines(path: Path, width: int) -> list[list[str]]:
     try:
         lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except OSError as error:
-        raise DataError(
-            f"{path}: the label table cannot be read ({error.strerror}); check the path."
-        ) from error
+        raise DataError(f"{path}: the label table cannot be read ({error.strerror}); check the path.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected UTF-8 text, got a broken file ({error}).") from error
     for i, words in enumerate(lines, 1):
         if words and len(words) != width:
-            raise DataError(
-                f"{path}, line {i}: expected {width} words, got {len(words)}; fetch the file again."
-            )
+            raise DataError(f"{path}, line {i}: expected {width} words, got {len(words)}; fetch the file again.")
     return [words for words in lines if words]
 
 
@@ -103,12 +95,8 @@ def _records(path: Path, lines: Sequence[Sequence[str]], columns: Sequence[str])
         )
     for i, line in enumerate(lines[1:], 2):
         if line and len(line) != len(header):
-            raise DataError(
-                f"{path}, line {i}: expected {len(header)} cells, got {len(line)}; correct the table."
-            )
-    return [
-        {name: cell.strip() for name, cell in zip(header, line, strict=True)} for line in lines[1:] if line
-    ]
+            raise DataError(f"{path}, line {i}: expected {len(header)} cells, got {len(line)}; correct the table.")
+    return [{name: cell.strip() for name, cell in zip(header, line, strict=True)} for line in lines[1:] if line]
 
 
 def read_mat(path: Path, name: str) -> NDArray[Any]:
@@ -132,9 +120,7 @@ def read_mat_numbers(path: Path, name: str) -> list[float]:
     """The numbers of the array `name` of a MATLAB file. Raises `DataError` where they are not numbers."""
     array = read_mat(path, name)
     if array.dtype.kind not in "buif":
-        raise DataError(
-            f"{path}: expected numbers in {name!r}, got {array.dtype}; is this the authors' file?"
-        )
+        raise DataError(f"{path}: expected numbers in {name!r}, got {array.dtype}; is this the authors' file?")
     return [float(value) for value in array]
 
 

@@ -66,6 +66,7 @@ class Photos(Dataset):
     mos_range = (0.0, 100.0)
     mos_higher_is_better = True
     full_reference: ClassVar[bool] = True
+    label_kind = "pseudo-MOS: a consensus of full-reference measures, not human scores"
 
     def __init__(
         self,

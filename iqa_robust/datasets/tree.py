@@ -55,14 +55,7 @@ class FileTree:
     def _parts(self, name: str) -> tuple[str, ...]:
         pure = PurePosixPath(name)
         windows = PureWindowsPath(name)
-        if (
-            not pure.parts
-            or pure.is_absolute()
-            or windows.drive
-            or "\\" in name
-            or "\0" in name
-            or ".." in pure.parts
-        ):
+        if not pure.parts or pure.is_absolute() or windows.drive or "\\" in name or "\0" in name or ".." in pure.parts:
             raise DataError(
                 f"{name!r} in {self.root}: expected a name inside this folder with forward slashes,"
                 " got one that is empty, absolute, or leaves it."
@@ -103,9 +96,7 @@ class _Listing:
                         self.links.add(entry.name)
                     self._folded.setdefault(entry.name.casefold(), []).append(entry.name)
         except OSError as error:
-            raise DataError(
-                f"{folder}: cannot be listed ({error.strerror}); check its permissions."
-            ) from error
+            raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its permissions.") from error
 
     def file(self, part: str, name: str) -> str | None:
         return self._match(part, name, self._files)

@@ -228,6 +228,8 @@ class _Runner:
             "certificate": None if scored.certificate is None else dataclasses.asdict(scored.certificate),
             "access": self.job.attack.access,
             "control": self.job.attack.control,
+            "note": self.job.attack.note,
+            "labels": dataset.label_kind,
         }
 
 

@@ -14,7 +14,7 @@ from iqa_robust import attacks, datasets, defenses, models
 from iqa_robust.attacks.base import Attack
 from iqa_robust.datasets.base import Dataset
 from iqa_robust.defenses.base import Defense
-from iqa_robust.errors import ContractError, IqaRobustError, RequestError
+from iqa_robust.errors import ContractError, DataError, IqaRobustError, RequestError
 from iqa_robust.harness.components import describe, make_attack, make_dataset, make_defense, make_model
 from iqa_robust.harness.track import (
     BARE,
@@ -168,7 +168,11 @@ class _Planner:
     def _check_sizes(self, name: str, model: IQAModel, dataset: Dataset) -> None:
         if model.info.min_size <= 1:
             return
-        small = [row.image_id for row in dataset.rows() if min(dataset.size(row)) < model.info.min_size]
+        small = []
+        for row in dataset.rows():
+            with contextlib.suppress(DataError):  # an unreadable image fails alone, when its turn comes
+                if min(dataset.size(row)) < model.info.min_size:
+                    small.append(row.image_id)
         if small:
             raise ContractError(
                 f"{name} needs at least {model.info.min_size} pixels a side; {len(small)} images are smaller,"

@@ -126,12 +126,13 @@ def _robust_spread(x: Floats) -> float:
 
 
 def _grid(z: Floats, target: Floats, bottom: float, top: float) -> list[Floats]:
-    """Starting points (left, right, center, log scale), best first."""
+    """Starting points (left, right, center, log scale), best first, each with a center of its own."""
     inside = np.quantile(z, np.linspace(0, 1, 9))
     centers = np.unique(np.concatenate([[inside[0] - 2], inside, [inside[-1] + 2]]))
     mean = target.mean()
     found = []
     for center in centers:
+        best = (np.inf, np.empty(0))
         for scale in _SCALES:
             s = expit((z - center) / scale)
             offset = s - s.mean()
@@ -139,7 +140,9 @@ def _grid(z: Floats, target: Floats, bottom: float, top: float) -> list[Floats]:
             slope = float(offset @ (target - mean)) / power if power > 0 else 0.0
             left, right = np.clip(mean - slope * s.mean() + np.array([0.0, slope]), bottom, top)
             error = float(np.sum((left + (right - left) * s - target) ** 2))
-            found.append((error, np.array([left, right, center, np.log(scale)])))
+            if error < best[0]:
+                best = (error, np.array([left, right, center, np.log(scale)]))
+        found.append(best)
     found.sort(key=lambda item: item[0])
     return [start for _, start in found[:_STARTS]]
 

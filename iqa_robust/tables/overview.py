@@ -18,10 +18,10 @@ def facts(section: Section) -> list[tuple[str, str]]:
         ("Dataset", " ".join(dict.fromkeys([section.dataset, *_dataset_details(section)]))),
         *((("Labels", "; ".join(section.facts("labels"))),) if section.facts("labels") else ()),
         ("Images", f"{section.n_images} per cell"),
-        ("Models", _listed(section.models)),
-        ("Defenses", _listed(section.defenses)),
-        ("Attacks", _listed(section.attacks)),
-        ("Cells", f"{len(section.lines)}, {len(records)} runs"),
+        ("Models", _named(section.models)),
+        ("Defenses", _named(section.defenses)),
+        ("Attacks", _named(section.attacks)),
+        ("Cells", str(len(section.lines)) + ("" if len(records) == len(section.lines) else f", {len(records)} runs")),
         ("iqa_robust", _listed(_environment(records, "package_version"))),
         ("torch", _listed(_environment(records, "torch"))),
         ("Device", _listed(_environment(records, "device_name"))),
@@ -35,19 +35,19 @@ def warnings(section: Section) -> list[str]:
     missing = max(int(record.facts.get("n_missing") or 0) for record in section.records)
     if missing:
         found.append(
-            f"{_count(missing, 'image')} of the dataset's split {'were' if missing > 1 else 'was'} missing where this was"
+            f"{count(missing, 'image')} of the dataset's split {'were' if missing > 1 else 'was'} missing where this was"
             f" run: these are numbers on {section.n_images} images, not on the whole split."
         )
     if any(record.spec.dataset.params.get("limit") is not None for record in section.records):
         found.append(f"A sample of {section.n_images} images was run: not comparable with the whole track.")
     failed = [line for line in section.lines if line.values["status"] == "failed"]
     if failed:
-        found.append(f"{_count(len(failed), 'cell')} failed and {'have' if len(failed) > 1 else 'has'} no numbers; see Failed.")
+        found.append(f"{count(len(failed), 'cell')} failed and {'have' if len(failed) > 1 else 'has'} no numbers; see Failed.")
     partial = [line for line in section.lines if line.values["status"] == "partial"]
     if partial:
         images = sum(n_failed(record) for line in partial for record in line.cell)
         found.append(
-            f"{_count(images, 'image')} failed in {_count(len(partial), 'cell')} that otherwise ran; measures leave them out."
+            f"{count(images, 'image')} failed in {count(len(partial), 'cell')} that otherwise ran; measures leave them out."
         )
     versions = sorted({record.spec.package_version for record in section.records})
     if len(versions) > 1:
@@ -127,6 +127,11 @@ def provenance(line: Line) -> dict[str, str]:
     }
 
 
+def count(n: int, thing: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{n} {thing}{'' if n == 1 else 's'}"
+
+
 def _best_defense(section: Section, lines: list[Line]) -> tuple[str, Line] | None:
     """The defense with the highest worst case among those evaluated as widely as any other."""
     cases: dict[str, list[Line]] = {}
@@ -162,5 +167,5 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "unknown"
 
 
-def _count(n: int, thing: str) -> str:
-    return f"{n} {thing}{'' if n == 1 else 's'}"
+def _named(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 8 else f"{len(names)}, named in the board"

@@ -18,12 +18,12 @@ from iqa_robust.tables.svg import (
     MUTED,
     PAPER,
     SERIES,
+    WIDTH,
     Panel,
     Plot,
     Style,
     axes,
     drawing,
-    series_style,
     shortened,
     to_panel,
 )
@@ -48,34 +48,34 @@ VECTOR_POINTS = 400
 
 def drops(section: Section) -> Plot:
     """Per attack, at its largest radius: SROCC of every system, clean and attacked, with its interval."""
-    panels, seen = [], set()
-    for attack in section.attacks:
-        lines = at_largest([line for line in section.lines if line.attack == attack])
-        seen |= {line.values["knowledge"] for line in lines}
-        with drawing():
-            panels.append(_drop_panel(attack, lines))
+    largest = [at_largest([line for line in section.lines if line.attack == attack]) for attack in section.attacks]
+    seen = {line.values["knowledge"] for lines in largest for line in lines}
+    ends = [line.values[name] for lines in largest for line in lines for name in ("srocc_adv_lo", "srocc_adv")]
+    low = min([-0.02, *(end - 0.03 for end in ends if not math.isnan(end))])
+    with drawing():
+        panels = [_drop_panel(lines, low) for lines in largest]
     legend = [(CLEAN.swatch(), "clean images")]
     legend += [(style.swatch(), MEANINGS[name]) for name, style in BY_KNOWLEDGE.items() if name in seen]
     return Plot(tuple(panels), tuple(legend))
 
 
 def security_curves(section: Section, column: str, label: str) -> list[tuple[str, Plot]]:
-    """Per model: a board column against the radius, one panel per attack with at least two radii.
+    """Per model: a board column against the radius, one panel per attack with at least two radii, all on one scale.
 
     More than six defenses are drawn in several plots, each with the bare model.
     """
     found = []
+    limits = _scale(section, column)
     defended = [name for name in section.defenses if name != BARE]
-    parts = [defended[i : i + TOGETHER] for i in range(0, len(defended), TOGETHER)] or [[]]
     for model in section.models:
-        for part in parts:
-            styles = {BARE: series_style(0), **{name: series_style(i) for i, name in enumerate(part, start=1)}}
+        for part in _parts(defended, TOGETHER) or [[]]:
+            styles = {name: Style(color, MARKERS[color]) for color, name in enumerate([BARE, *part])}
             lines = [
                 line for line in section.lines if line.values["model"] == model and line.values["defense"] in styles
             ]
             by_attack = [[line for line in lines if line.attack == attack] for attack in section.attacks]
             panels = [
-                _curve_panel(chosen, styles, column, label)
+                _curve_panel(chosen, styles, column, label, limits)
                 for chosen in by_attack
                 if len({line.values["eps_255"] for line in chosen}) > 1
             ]
@@ -90,34 +90,37 @@ def security_curves(section: Section, column: str, label: str) -> list[tuple[str
     return found
 
 
-def trade_off(section: Section) -> Plot | None:
-    """Per attack, at its largest radius: clean against attacked SROCC of every system; None without a defense."""
-    defenses, models = section.defenses, section.models
-    if defenses == [BARE]:
-        return None
-    order = [BARE, *(name for name in defenses if name != BARE)]
+def trade_off(section: Section) -> list[Plot]:
+    """Per attack, at its largest radius: clean against attacked SROCC of every system; empty without a defense.
 
-    def style(line: Line) -> Style:
-        base = series_style(order.index(line.values["defense"]), line="")
-        turn = (order.index(line.values["defense"]) - 1) // (SERIES - 1) if not line.bare else 0
-        return Style(base.color, MARKERS[(models.index(line.values["model"]) + max(turn, 0)) % len(MARKERS)], "")
-
-    panels: list[Panel] = []
-    for attack in section.attacks:
-        lines = [
+    A color is a defense and a marker a model, so at most six defenses and seven models are drawn together.
+    """
+    defended = [name for name in section.defenses if name != BARE]
+    by_attack = [
+        [
             line
-            for line in at_largest([line for line in section.lines if line.attack == attack])
+            for line in at_largest([line for line in section.lines if line.attack == attack and not line.control])
             if (line.bare or line.values["knowledge"] != "oblivious") and line.sound and not math.isnan(line.own_clean)
         ]
-        if lines and not lines[0].control:
+        for attack in section.attacks
+    ]
+    found = []
+    for models in _parts(section.models, len(MARKERS)):
+        for defenses in _parts(defended, TOGETHER):
+            styles = {
+                (model, defense): Style(color, marker, "")
+                for model, marker in zip(models, MARKERS, strict=False)
+                for color, defense in enumerate([BARE, *defenses])
+            }
+            together = [[line for line in lines if _system(line) in styles] for lines in by_attack]
             with drawing():
-                panels.append(_trade_panel(attack, lines, style))
-    if not panels:
-        return None
-    legend = [(series_style(i, marker="o", line="").swatch(), name) for i, name in enumerate(order)]
-    if len(models) > 1:
-        legend += [(Style(0, MARKERS[i % len(MARKERS)], "", True).swatch(), name) for i, name in enumerate(models)]
-    return Plot(tuple(panels), tuple(legend))
+                panels = [_trade_panel(lines, styles) for lines in together if lines]
+            if panels:
+                legend = [(Style(color, "o", "").swatch(), name) for color, name in enumerate([BARE, *defenses])]
+                if len(section.models) > 1:
+                    legend += [(Style(0, mark, "", True).swatch(), name) for name, mark in zip(models, MARKERS, strict=False)]
+                found.append(Plot(tuple(panels), tuple(legend)))
+    return found
 
 
 def movements(section: Section) -> Plot:
@@ -138,11 +141,11 @@ def at_largest(lines: Sequence[Line]) -> list[Line]:
     return [line for line in lines if line.values["eps_255"] == largest]
 
 
-def _drop_panel(attack: str, lines: Sequence[Line]) -> Panel:
+def _drop_panel(lines: Sequence[Line], low: float) -> Panel:
     rows = _rows(lines)
     names = [shortened(label, 22) for label, _, _ in rows]
     height = 56 + 21 * len(rows)
-    drawn = axes(height, left=min(150, 14 + 6.1 * max(map(len, names))), top=8, bottom=42)
+    drawn = axes(height, left=min(150, 14 + 6.1 * max(map(len, names))), top=8 if len(rows) <= 25 else 24)
     for y, (_, _, of_row) in enumerate(rows):
         placed = sorted(of_row, key=lambda line: line.values["knowledge"] != "oblivious")
         for i, line in enumerate(placed):
@@ -152,12 +155,12 @@ def _drop_panel(attack: str, lines: Sequence[Line]) -> Panel:
     for label, (_, header, _) in zip(drawn.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if header else "normal")
     drawn.tick_params(axis="y", length=0)
+    drawn.tick_params(axis="x", top=len(rows) > 25, labeltop=len(rows) > 25)
     drawn.grid(axis="y", visible=False)
-    ends = [line.values[name] for line in lines for name in ("srocc_adv_lo", "srocc_adv")]
-    drawn.set_xlim(min([-0.02, *(end - 0.03 for end in ends if not math.isnan(end))]), 1.02)
+    drawn.set_xlim(low, 1.02)
     drawn.axvline(0, color=MUTED, linewidth=0.8)
     drawn.set_xlabel("SROCC with the opinion scores")
-    title = f"{attack}, {lines[0].budget}"
+    title = f"{lines[0].attack}, {lines[0].budget}"
     told = "; ".join(_told(line) for line in lines[:12])
     more = f"; and {len(lines) - 12} more in the board" if len(lines) > 12 else ""
     return to_panel(drawn, title, f"SROCC clean and attacked under {title}: {told}{more}.")
@@ -195,7 +198,9 @@ def _whisker(drawn: Any, line: Line, y: float) -> None:
     drawn.plot([attacked], [y], marker=style.marker, markerfacecolor=face, markeredgecolor=style.paint, linestyle="")
 
 
-def _curve_panel(lines: Sequence[Line], styles: dict[str, Style], column: str, label: str) -> Panel:
+def _curve_panel(
+    lines: Sequence[Line], styles: dict[str, Style], column: str, label: str, limits: tuple[float, float]
+) -> Panel:
     attack = lines[0].attack
     with drawing():
         drawn = axes(250)
@@ -216,13 +221,17 @@ def _curve_panel(lines: Sequence[Line], styles: dict[str, Style], column: str, l
         drawn.set_xticks([0, *radii] if len(radii) < 7 else radii[:: math.ceil(len(radii) / 6)])
         drawn.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         drawn.set_xlim(0, radii[-1] * 1.04)
-        if column.startswith("shift"):
-            drawn.set_ylim(bottom=0)
-        else:
-            drawn.set_ylim(top=1.02)
+        drawn.set_ylim(*limits)
         return to_panel(
             drawn, attack, f"{label} of {lines[0].values['model']} against the radius under {attack}; numbers in the board."
         )
+
+
+def _scale(section: Section, column: str) -> tuple[float, float]:
+    values = [line.values[column] for line in section.lines if not math.isnan(line.values[column])]
+    if column.startswith("shift"):
+        return 0.0, 1.05 * max([*values, 1e-9])
+    return min([0.0, *values]) - 0.02, 1.02
 
 
 def _curve(drawn: Any, lines: Sequence[Line], style: Style, dash: str, column: str) -> None:
@@ -237,10 +246,18 @@ def _curve(drawn: Any, lines: Sequence[Line], style: Style, dash: str, column: s
     drawn.plot(*zip(*points, strict=True), color=style.paint, linestyle=dash, marker=style.marker, markerfacecolor=face)
 
 
-def _trade_panel(attack: str, lines: Sequence[Line], style: Any) -> Panel:
+def _parts(names: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [names[i : i + size] for i in range(0, len(names), size)]
+
+
+def _system(line: Line) -> tuple[str, str]:
+    return line.values["model"], line.values["defense"]
+
+
+def _trade_panel(lines: Sequence[Line], styles: dict[tuple[str, str], Style]) -> Panel:
     drawn = axes(300)
     for line in lines:
-        chosen = style(line)
+        chosen = styles[_system(line)]
         drawn.plot(
             [line.own_clean],
             [line.values["srocc_adv"]],
@@ -258,22 +275,28 @@ def _trade_panel(attack: str, lines: Sequence[Line], style: Any) -> Panel:
     drawn.set_ylim(bottom, top)
     drawn.set_xlabel("clean SROCC of the system")
     drawn.set_ylabel("attacked SROCC")
-    title = f"{attack}, {lines[0].budget}"
+    title = f"{lines[0].attack}, {lines[0].budget}"
     return to_panel(drawn, title, f"Clean against attacked SROCC of {len(lines)} systems under {title}; numbers in the board.")
 
 
 def _limits(values: Iterable[float]) -> tuple[float, float]:
-    """A little more than the values take, and no less than a tenth, so that noise does not fill the plot."""
+    """A little more than correlations take, and no less than a fifth, so that noise does not fill the plot."""
     values = list(values)
-    middle, span = (min(values) + max(values)) / 2, max(0.1, (max(values) - min(values)) * 1.25)
-    return middle - span / 2, middle + span / 2
+    middle, span = (min(values) + max(values)) / 2, max(0.2, (max(values) - min(values)) * 1.25)
+    return max(middle - span / 2, -1.02), min(middle + span / 2, 1.02)
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    """What scores of any unit take, with a margin."""
+    margin = 0.05 * (max(values) - min(values)) or 0.5
+    return min(values) - margin, max(values) + margin
 
 
 def _movement_panel(line: Line) -> Panel:
     images = line.cell[0].images
     clean, adv, mos = (images[name].to_numpy(dtype=np.float64) for name in ("score_clean", "score_adv", "mos"))
     kept = np.isfinite(clean) & np.isfinite(adv)
-    drawn = axes(310, right=8)
+    drawn = axes(300, right=70)
     points = drawn.scatter(
         clean[kept],
         adv[kept],
@@ -285,12 +308,13 @@ def _movement_panel(line: Line) -> Panel:
         rasterized=bool(kept.sum() > VECTOR_POINTS),
     )
     drawn.axline((0, 0), slope=1, color=MUTED, linewidth=0.9, linestyle=":")
-    low, high = _limits([*clean[kept], *adv[kept]])
+    low, high = _span([*clean[kept], *adv[kept]])
     drawn.set_xlim(low, high)
     drawn.set_ylim(low, high)
     drawn.set_xlabel("score of the clean image")
     drawn.set_ylabel("score of the attacked image")
-    drawn.figure.colorbar(points, ax=drawn, pad=0.03, fraction=0.055).set_label("opinion score (MOS)")
+    beside = drawn.figure.add_axes((1 - 58 / WIDTH, drawn.get_position().y0, 10 / WIDTH, drawn.get_position().height))
+    drawn.figure.colorbar(points, cax=beside).set_label("opinion score (MOS)")
     title = f"{line.values['model']} under {line.attack}, {line.budget}"
     return to_panel(drawn, title, f"Clean and attacked scores of {int(kept.sum())} images, {title}; colored by opinion score.")
 

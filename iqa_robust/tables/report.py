@@ -17,14 +17,6 @@ from iqa_robust.tables.flag_texts import FLAG_MEANINGS
 from iqa_robust.tables.page import Section, sections
 from iqa_robust.tables.svg import Plot
 
-CURVES = (
-    ("srocc_adv", "attacked SROCC"),
-    ("shift_abs_mos", "mean |shift|, MOS units"),
-    ("shift_abs_sd", "mean |shift|, clean SDs"),
-)
-"""Board columns drawn against the radius, and how the axis calls them."""
-
-
 def write_report(records: Sequence[RunRecord], board: pd.DataFrame, path: Path) -> None:
     """Write the report, whole or not at all."""
     write_atomically(path, report_html(records, board).encode())
@@ -61,15 +53,13 @@ def report_html(records: Sequence[RunRecord], board: pd.DataFrame) -> str:
 
 def _plots(section: Section) -> dict[str, list[tuple[str, Plot]]]:
     """Plots by place on the page, each with a heading of its own (empty: none)."""
-    trade_off = plots.trade_off(section)
-    found = {
+    return {
         "drops": [("", plots.drops(section))],
-        "trade_off": [] if trade_off is None else [("", trade_off)],
+        "trade_off": [("", plot) for plot in plots.trade_off(section)],
         "movements": [("", plot) for plot in [plots.movements(section)] if plot.panels],
+        "correlation": plots.security_curves(section, "srocc_adv", "attacked SROCC"),
+        "shift": plots.security_curves(section, "shift_abs_mos", "mean |shift|, MOS units"),
     }
-    for column, label in CURVES:
-        found[column] = plots.security_curves(section, column, label)
-    return found
 
 
 def _short(value: float, digits: int = 3) -> str:

@@ -83,14 +83,6 @@ class Plot:
     legend: tuple[tuple[str, str], ...] = ()
 
 
-def series_style(index: int, **changes: Any) -> Style:
-    """The style of the n-th series; 0 is the bare model. Colors repeat after six others, markers then differ."""
-    if index == 0:
-        return Style(**{"color": 0, "marker": "o", **changes})
-    turn, color = divmod(index - 1, SERIES - 1)
-    return Style(**{"color": color + 1, "marker": MARKERS[(color + 1 + turn) % len(MARKERS)], **changes})
-
-
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
     """The settings all panels are drawn and saved under; names are shown as they are, never read as formulas."""

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from iqa_robust.models.base import IQAModel
-from iqa_robust.testing.report import ViolationError, expect
+from iqa_robust.testing.report import expect
+
+UNUSUAL_SEED = 3_141_592_653
 
 
 @contextlib.contextmanager
@@ -27,15 +29,26 @@ def untouched(model: IQAModel) -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_global_randomness() -> Iterator[None]:
-    """Raise `ViolationError` if the block draws from, or seeds, a global generator."""
-    before = _generators()
-    yield
-    for name, state in _generators().items():
-        if state != before[name]:
-            raise ViolationError(
-                f"expected the global generator of {name} to be left alone; draw from the generators given"
-                " (`rng`, or `iqa_robust.models.randomness.draws`)."
-            )
+    """Raise `ViolationError` if the block draws from, or seeds, a global generator. All of them continue as before."""
+    python, legacy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            # From an unusual seed: `manual_seed(0)` in the block must not lead back to where it began.
+            random.seed(UNUSUAL_SEED)
+            np.random.seed(UNUSUAL_SEED)
+            torch.default_generator.manual_seed(UNUSUAL_SEED)
+            before = _generators()
+            yield
+            after = _generators()
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
+    for name, state in after.items():
+        expect(
+            state == before[name],
+            f"expected the global generator of {name} to be left alone; draw from the generators given"
+            " (`rng`, or `iqa_robust.models.randomness.draws`).",
+        )
 
 
 @contextlib.contextmanager

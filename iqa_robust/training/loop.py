@@ -107,7 +107,7 @@ def fit(
                         epoch=epoch,
                         epochs=settings.epochs,
                         rate=clock.rate(),
-                        seconds_left=(total - done) * len(batch[0]) / clock.rate(),
+                        seconds_left=(total - done) * settings.batch_size / clock.rate(),
                         loss=sum_loss / number,
                         validation=history[-1] if history else {},
                     )

@@ -84,9 +84,7 @@ class Noisy(IQAModel):
 class Function(IQAModel):
     """A model of any function of the images."""
 
-    def __init__(
-        self, function: Callable[[torch.Tensor], torch.Tensor], info: ModelInfo | None = None
-    ) -> None:
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], info: ModelInfo | None = None) -> None:
         super().__init__()
         self.function = function
         self.info = info or ModelInfo(score_range=(0, 1))

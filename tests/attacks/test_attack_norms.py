@@ -32,9 +32,7 @@ def _far(seed: int, shape: torch.Size) -> torch.Tensor:
     on_grid=st.booleans(),
 )
 @settings(max_examples=200, deadline=None)
-def test_snapped_images_keep_the_budget_on_the_grid(
-    seed: int, norm: str, eps_255: float, on_grid: bool
-) -> None:
+def test_snapped_images_keep_the_budget_on_the_grid(seed: int, norm: str, eps_255: float, on_grid: bool) -> None:
     x = _image(seed, on_grid)
     eps = eps_255 / 255
     try:

@@ -145,7 +145,7 @@ def _edit_table(small_set: Path, tmp_path: Path, edit) -> str:
 TABLES = {
     "no mos column": (lambda f: f.rename(columns={"mos": "score"}), "mos"),
     "mos is not a number": (lambda f: f.assign(mos="good"), "mos"),
-    "mos is NaN": (lambda f: f.assign(mos="nan"), "mos"),
+    "mos is NaN": (lambda f: f.assign(mos="nan"), "is nan; expected a number"),
     "an image twice": (lambda f: pd.concat([f, f.iloc[:1]]), "twice"),
     "a name that leaves the folder": (lambda f: f.assign(image="../../etc/passwd"), "../../etc/passwd"),
     "an absolute name": (lambda f: f.assign(image="/etc/passwd"), "/etc/passwd"),

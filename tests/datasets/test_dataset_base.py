@@ -132,13 +132,9 @@ def test_a_split_that_is_not_there() -> None:
 
 @given(st.integers(2, 80), st.integers(2, 12), st.integers(0, 1000))
 def test_seeded_splits_share_no_content(n: int, contents: int, seed: int) -> None:
-    sides = {
-        split: Memory(rows(n, contents), split=split, split_seed=seed).rows() for split in ("train", "test")
-    }
+    sides = {split: Memory(rows(n, contents), split=split, split_seed=seed).rows() for split in ("train", "test")}
     assert not {row.content for row in sides["train"]} & {row.content for row in sides["test"]}
-    assert sorted(row.image_id for side in sides.values() for row in side) == sorted(
-        r.image_id for r in rows(n)
-    )
+    assert sorted(row.image_id for side in sides.values() for row in side) == sorted(r.image_id for r in rows(n))
 
 
 def test_rows_keep_the_order_of_the_table() -> None:
@@ -215,7 +211,7 @@ def test_iteration_gives_items_and_raises_the_first_error() -> None:
 
 
 def test_manifest_follows_labels_pixels_and_rows_only() -> None:
-    table = [replace(row, mos_std=1.0, reference_id="c") for row in rows(6)]
+    table = [replace(row, mos=2.0 + k // 3, mos_std=1.0, reference_id="c") for k, row in enumerate(rows(6))]
 
     def of(changed: Sequence[Row], **options: Any) -> str:
         return Memory(changed, **{"split": "all", **options}).manifest()

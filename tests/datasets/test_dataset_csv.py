@@ -18,9 +18,7 @@ from iqa_robust.errors import DataError, RequestError
 RNG = np.random.default_rng(1)
 
 
-def picture(
-    path: Path, size: tuple[int, int] = (8, 10), **options: Any
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def picture(path: Path, size: tuple[int, int] = (8, 10), **options: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path, **options)
@@ -53,9 +51,7 @@ def test_all_columns(tmp_path: Path) -> None:
         assert tensor is not None
         assert (tensor.dtype, tensor.shape, tensor.is_contiguous()) == (torch.float32, (3, 8, 10), True)
         # Exactly k / 255 in float32, with NumPy's division as the witness.
-        np.testing.assert_array_equal(
-            tensor.numpy(), array.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
-        )
+        np.testing.assert_array_equal(tensor.numpy(), array.transpose(2, 0, 1).astype(np.float32) / np.float32(255))
     assert data.size(data.rows()[0]) == (8, 10)
 
 
@@ -93,9 +89,7 @@ def test_seeded_split_is_by_reference_then_ref_then_image(tmp_path: Path) -> Non
         lines.append(f"{k}.png,{k},{k % 5}.png")
     for column in ("ref", "reference_id"):
         text = "\n".join([f"image,mos,{column}", *lines])
-        train, test = (
-            {r.content for r in dataset(tmp_path, text, split=s).rows()} for s in ("train", "test")
-        )
+        train, test = ({r.content for r in dataset(tmp_path, text, split=s).rows()} for s in ("train", "test"))
         assert (len(train), len(test), train & test) == (4, 1, set())
 
 
@@ -115,9 +109,7 @@ def test_table_sentences(tmp_path: Path) -> None:
         "image,mos\na.png,\n": f"{cell} mos: expected a number, got ''; {amiss}",
         "image,mos,mos_std\na.png,1,x\n": f"{cell} mos_std: expected a number, got 'x'; {amiss}",
         "image,mos\n": "dataset 'csv': expected a label table with rows, got an empty one.",
-        "image,mos\na.png,1\na.png,2\n": (
-            "dataset 'csv': the label table names 'a.png' twice; remove one row."
-        ),
+        "image,mos\na.png,1\na.png,2\n": ("dataset 'csv': the label table names 'a.png' twice; remove one row."),
         "image,mos\na.png,nan\nb.png,2\n": (
             "dataset 'csv': the MOS of 'a.png' is nan; expected a number from 2 to 2; check the label table."
         ),
@@ -152,9 +144,7 @@ def test_range_given_is_checked(tmp_path: Path) -> None:
     for wrong in ([5, 1], [1, 1], [1], [1, 2, 3]):
         with pytest.raises(RequestError) as error:
             dataset(tmp_path, "", mos_range=wrong)
-        assert str(error.value) == (
-            f"dataset 'csv': mos_range must be two numbers, the lower first, got {wrong!r}."
-        )
+        assert str(error.value) == (f"dataset 'csv': mos_range must be two numbers, the lower first, got {wrong!r}.")
 
 
 def test_missing_images(tmp_path: Path) -> None:
@@ -192,9 +182,7 @@ def test_names_never_leave_the_root(tmp_path: Path, name: str, column: str) -> N
     picture(tmp_path / "secret.png")
     picture(tmp_path / "root/a.png")
     cells = {"image": "a.png", "ref": "a.png", column: name}
-    data = dataset(
-        tmp_path, f"image,mos,ref\n{cells['image']},1,{cells['ref']}\n", root=str(tmp_path / "root")
-    )
+    data = dataset(tmp_path, f"image,mos,ref\n{cells['image']},1,{cells['ref']}\n", root=str(tmp_path / "root"))
     message = f"{name!r} in {(tmp_path / 'root').resolve()}: expected a name inside this folder"
     assert sentence(data).startswith(message)
     with pytest.raises(DataError) as error:  # a row that did not come from the table is no way around
@@ -229,9 +217,7 @@ def test_a_broken_image_does_not_end_the_run(tmp_path: Path) -> None:
     data = dataset(tmp_path, "\n".join(["image,mos", *(f"{k}.png,{k}" for k in range(5))]))
     results = list(data.prefetch(data.rows()))
     assert [isinstance(result, Item) for result in results] == [True, True, False, True, True]
-    assert str(results[2]).startswith(
-        f"{tmp_path.resolve() / '2.png'}: expected a whole BMP, JPEG, PNG or WEBP file"
-    )
+    assert str(results[2]).startswith(f"{tmp_path.resolve() / '2.png'}: expected a whole BMP, JPEG, PNG or WEBP file")
 
 
 def test_an_image_that_vanishes_after_listing(tmp_path: Path) -> None:
@@ -244,9 +230,7 @@ def test_an_image_that_vanishes_after_listing(tmp_path: Path) -> None:
             DataError, match=r"a\.png: the image file is missing; restore it or list the dataset again\.$"
         ):
             use(row)
-    with pytest.raises(
-        DataError, match=r"a\.png: cannot be read \(No such file or directory\); check the file\.$"
-    ):
+    with pytest.raises(DataError, match=r"a\.png: cannot be read \(No such file or directory\); check the file\.$"):
         data.manifest()
     with pytest.raises(DataError) as error:
         data.load(Row("b", "b.png", 1.0))
@@ -262,9 +246,7 @@ def test_exif_is_a_choice(tmp_path: Path) -> None:
     sizes = [data.size(data.rows()[0]) for data in (stored, turned)]
     assert sizes == [(8, 10), (10, 8)]
     (x,) = (item.x for item in turned)
-    np.testing.assert_array_equal(
-        (x * 255).round().numpy().transpose(1, 2, 0), pixels.transpose(1, 0, 2)[:, ::-1]
-    )
+    np.testing.assert_array_equal((x * 255).round().numpy().transpose(1, 2, 0), pixels.transpose(1, 0, 2)[:, ::-1])
     assert stored.manifest() != turned.manifest()
 
 

@@ -26,9 +26,7 @@ def save(path: Path, pixels: NDArray[np.uint8] | Image.Image, **options: object)
     return path
 
 
-def read(
-    path: Path, *, exif: bool = False, resize: int | None = None, crop: int | None = None
-) -> NDArray[np.uint8]:
+def read(path: Path, *, exif: bool = False, resize: int | None = None, crop: int | None = None) -> NDArray[np.uint8]:
     """Decode, and check on the way that the header alone announced the same size."""
     pixels = read_rgb(path, exif, resize, crop)
     assert pixels.dtype == np.uint8
@@ -51,12 +49,7 @@ def png(color_type: int, channels: int, bits: int = 16, size: tuple[int, int] = 
     width, height = size
     rows = b"".join(b"\0" + bytes(width * channels * bits // 8) for _ in range(min(height, 2)))
     header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("ending", ["png", "bmp", "webp"])
@@ -93,18 +86,12 @@ def test_opaque_alpha_is_dropped_and_transparency_refused(tmp_path: Path) -> Non
     np.testing.assert_array_equal(read(save(tmp_path / "a.png", np.concatenate([RGB, alpha], 2))), RGB)
     alpha[3, 5] = 254
     path = save(tmp_path / "b.png", np.concatenate([RGB, alpha], 2))
-    assert (
-        refusal(path)
-        == f"{path}: expected opaque pixels, got transparency; put it on the study's background."
-    )
+    assert refusal(path) == f"{path}: expected opaque pixels, got transparency; put it on the study's background."
 
 
 def test_a_transparent_color_is_transparency(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8), transparency=(0, 0, 0))
-    assert (
-        refusal(path)
-        == f"{path}: expected opaque pixels, got transparency; put it on the study's background."
-    )
+    assert refusal(path) == f"{path}: expected opaque pixels, got transparency; put it on the study's background."
 
 
 @pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
@@ -128,8 +115,7 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.tiff", RGB)
     message = refusal(path)
     assert message.startswith(
-        f"{path}: expected a whole BMP, JPEG, PNG or WEBP file,"
-        " got one that cannot be read (UnidentifiedImageError: "
+        f"{path}: expected a whole BMP, JPEG, PNG or WEBP file, got one that cannot be read (UnidentifiedImageError: "
     )
     assert message.endswith("); fetch it again.")
 
@@ -143,9 +129,7 @@ def test_animations_are_refused(tmp_path: Path, ending: str) -> None:
 
 def test_a_multi_picture_jpeg_is_its_first_picture(tmp_path: Path) -> None:
     first = Image.fromarray(RGB)
-    path = save(
-        tmp_path / "a.jpg", first, format="MPO", save_all=True, append_images=[Image.fromarray(255 - RGB)]
-    )
+    path = save(tmp_path / "a.jpg", first, format="MPO", save_all=True, append_images=[Image.fromarray(255 - RGB)])
     with Image.open(path) as image:
         assert (image.format, getattr(image, "n_frames", 1)) == ("MPO", 2)
         expected = np.asarray(image)
@@ -160,9 +144,7 @@ def test_truncated_files_are_errors(tmp_path: Path, ending: str, kept: float) ->
     path.write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(DataError) as error:
         read_rgb(path, False, None, None)
-    assert str(error.value).startswith(
-        f"{path}: expected a whole BMP, JPEG, PNG or WEBP file, got one that cannot be"
-    )
+    assert str(error.value).startswith(f"{path}: expected a whole BMP, JPEG, PNG or WEBP file, got one that cannot be")
 
 
 def test_any_broken_byte_is_an_image_or_a_data_error(tmp_path: Path) -> None:
@@ -187,13 +169,10 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_too_many_pixels_are_refused_from_the_header(tmp_path: Path) -> None:
     path = tmp_path / "huge.png"
-    path.write_bytes(
-        png(2, 3, bits=8, size=(8192, 8193))
-    )  # one row above 64 Mi pixels, and no pixels to decode
+    path.write_bytes(png(2, 3, bits=8, size=(8192, 8193)))  # one row above 64 Mi pixels, and no pixels to decode
     assert decode.MAX_PIXELS == 8192 * 8192
     assert refusal(path) == (
-        f"{path}: 8192x8193 pixels (resized: 8192x8193) exceed the 67108864 allowed;"
-        " leave it out or store it smaller."
+        f"{path}: 8192x8193 pixels (resized: 8192x8193) exceed the 67108864 allowed; leave it out or store it smaller."
     )
 
 
@@ -206,15 +185,12 @@ def test_far_too_many_pixels_are_refused_too(tmp_path: Path) -> None:
 def test_resizing_cannot_explode_a_thin_image(tmp_path: Path) -> None:
     path = save(tmp_path / "thin.png", np.zeros((1, 5000), np.uint8))
     assert refusal(path, resize=512) == (
-        f"{path}: 5000x1 pixels (resized: 2560000x512) exceed the 67108864 allowed;"
-        " leave it out or store it smaller."
+        f"{path}: 5000x1 pixels (resized: 2560000x512) exceed the 67108864 allowed; leave it out or store it smaller."
     )
 
 
 @pytest.mark.parametrize(("resize", "size"), [(5, (5, 8)), (11, (11, 17)), (30, (30, 46))])
-def test_resize_is_pillows_bicubic_of_the_short_side(
-    tmp_path: Path, resize: int, size: tuple[int, int]
-) -> None:
+def test_resize_is_pillows_bicubic_of_the_short_side(tmp_path: Path, resize: int, size: tuple[int, int]) -> None:
     height, width = size  # 17 * 5 / 11 = 7.7, 17 * 30 / 11 = 46.4
     expected = np.asarray(Image.fromarray(RGB).resize((width, height), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(read(save(tmp_path / "a.png", RGB), resize=resize), expected)
@@ -227,6 +203,7 @@ def test_resize_of_an_upright_image(tmp_path: Path) -> None:
 def test_crop_is_central(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", RGB)
     np.testing.assert_array_equal(read(path, crop=5), RGB[3:8, 6:11])
+    np.testing.assert_array_equal(read(path, crop=4), RGB[3:7, 6:10])  # the odd line stays below and right
     np.testing.assert_array_equal(read(path, crop=11), RGB[:, 3:14])
 
 

@@ -28,9 +28,7 @@ from iqa_robust.errors import DataError, RequestError
 def image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Pillow's name for the format, whatever the case of the ending.
-    Image.new("RGB", (4, 3), (1, 2, 3)).save(
-        path, {".jpg": "JPEG", ".png": "PNG", ".bmp": "BMP"}[path.suffix.lower()]
-    )
+    Image.new("RGB", (4, 3), (1, 2, 3)).save(path, {".jpg": "JPEG", ".png": "PNG", ".bmp": "BMP"}[path.suffix.lower()])
 
 
 def write(path: Path, text: str) -> None:
@@ -108,9 +106,7 @@ def kadid10k(root: Path) -> None:
 
 def koniq10k(root: Path, folder: str = "1024x768") -> None:
     head = "image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,set"
-    lines = [
-        f"{k}.jpg,0,0,0,1,0,100,{50 + k},0.5,{s}" for k, s in enumerate(("training", "validation", "test"))
-    ]
+    lines = [f"{k}.jpg,0,0,0,1,0,100,{50 + k},0.5,{s}" for k, s in enumerate(("training", "validation", "test"))]
     write(root / "koniq10k_distributions_sets.csv", "\n".join([head, *lines]))
     for k in range(3):
         image(root / folder / f"{k}.jpg")
@@ -269,9 +265,7 @@ def test_tid2013(tmp_path: Path) -> None:
             "I01",
             "reference_images/I01.BMP",
         ),
-        Row(
-            "i25_24_4.bmp", "distorted_images/I25_24_4.BMP", 4.02778, 0.25, "I25", "reference_images/i25.bmp"
-        ),
+        Row("i25_24_4.bmp", "distorted_images/I25_24_4.BMP", 4.02778, 0.25, "I25", "reference_images/i25.bmp"),
     )
 
 
@@ -388,25 +382,20 @@ def test_broken_tables(tmp_path: Path) -> None:
         f"{root / 'csiq_label.txt'}, line 1: expected 2 words, got 1; fetch the file again."
     )
     assert said(CSIQ, "csiq_label.txt", "1600.haze.1.png 0.5\n") == (
-        f"dataset 'csiq': {root / 'csiq_label.txt'} names '1600.haze.1.png'; expected a name like"
-        " '1600.AWGN.1.png'."
+        f"dataset 'csiq': {root / 'csiq_label.txt'} names '1600.haze.1.png'; expected a name like '1600.AWGN.1.png'."
     )
     assert said(CSIQ, "csiq_label.txt", "1600.AWGN.1.png 50\n") == (
-        "dataset 'csiq': the MOS of '1600.AWGN.1.png' is 50.0; expected a number from 0 to 1; check the"
-        " label table."
+        "dataset 'csiq': the MOS of '1600.AWGN.1.png' is 50.0; expected a number from 0 to 1; check the label table."
     )
     write(tmp_path / "mos_std.txt", "0.1\n")
     assert said(TID2013, "mos_with_names.txt", "5 i01_01_1.bmp\n4 i01_01_2.bmp\n") == (
-        f"{root}: expected label columns of one length, got mos_with_names 2, mos_std 1; fetch the files"
-        " again."
+        f"{root}: expected label columns of one length, got mos_with_names 2, mos_std 1; fetch the files again."
     )
     assert said(TID2013, "mos_with_names.txt", "5 one.bmp\n") == (
-        f"dataset 'tid2013': {root / 'mos_with_names.txt'} names 'one.bmp'; expected a name like"
-        " 'i01_01_1.bmp'."
+        f"dataset 'tid2013': {root / 'mos_with_names.txt'} names 'one.bmp'; expected a name like 'i01_01_1.bmp'."
     )
     assert said(TID2013, "mos_with_names.txt", "five i01_01_1.bmp\n") == (
-        f"{root / 'mos_with_names.txt'}, 'i01_01_1.bmp', MOS: expected a number, got 'five'; correct the"
-        " label table."
+        f"{root / 'mos_with_names.txt'}, 'i01_01_1.bmp', MOS: expected a number, got 'five'; correct the label table."
     )
     assert said(KonIQ10k, "koniq10k_distributions_sets.csv", "image_name,MOS,SD,set\n1.jpg,50,0.5,dev\n") == (
         f"dataset 'koniq10k': {root / 'koniq10k_distributions_sets.csv'} puts '1.jpg' into the set 'dev';"
@@ -436,8 +425,7 @@ def test_broken_matlab_files(tmp_path: Path) -> None:
     )
     savemat(path, {"AllMOS_release": np.zeros(8)})
     assert sentence(CLIVE(root=root)) == (
-        f"{found.parent}: expected label columns of one length, got names 9, MOS 8, StdDev 9; fetch the"
-        " files again."
+        f"{found.parent}: expected label columns of one length, got names 9, MOS 8, StdDev 9; fetch the files again."
     )
     savemat(tmp_path / "Data/AllImages_release.mat", {"AllImages_release": np.zeros(9)})
     assert sentence(CLIVE(root=root)) == (

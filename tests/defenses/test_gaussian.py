@@ -20,9 +20,7 @@ def images(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("sigma", [0.3, 0.625, 1, 1.7, 2.5])
 def test_equals_scipy(sigma: float) -> None:
     x = images(2, 3, 23, 16)
-    expected = ndimage.gaussian_filter(
-        x.numpy().astype(np.float64), sigma=(0, 0, sigma, sigma), mode="mirror"
-    )
+    expected = ndimage.gaussian_filter(x.numpy().astype(np.float64), sigma=(0, 0, sigma, sigma), mode="mirror")
     # float32 sums of some twenty products of numbers below 1
     assert np.abs(Gaussian(sigma=sigma).purify(x).numpy() - expected).max() < 1e-6
 
@@ -47,9 +45,7 @@ def test_the_gradient_is_the_filter_itself() -> None:
 
 
 def test_refuses_an_image_smaller_than_half_the_filter() -> None:
-    with pytest.raises(
-        ContractError, match=r"Gaussian: expected images of at least 9 pixels a side .*, got 8 x 30\."
-    ):
+    with pytest.raises(ContractError, match=r"Gaussian: expected images of at least 9 pixels a side .*, got 8 x 30\."):
         Gaussian(sigma=2).purify(images(1, 3, 8, 30))
 
 

@@ -59,9 +59,7 @@ def test_the_scored_image_rounds_and_does_not_truncate() -> None:
 
 def test_the_file_is_subsampled_as_stated() -> None:
     x = torch.zeros(1, 3, 16, 16)
-    x[:, 0, :, ::2] = (
-        1.0  # red columns: at 4:4:4 they would come back red, at 4:2:0 their color is averaged away
-    )
+    x[:, 0, :, ::2] = 1.0  # red columns: at 4:4:4 they would come back red, at 4:2:0 their color is averaged away
     decoded = JPEG(quality=95).purify(x)[0]
     chroma = decoded[0] - decoded[2]
     assert (chroma[:, ::2] - chroma[:, 1::2]).abs().max() < 0.2
@@ -101,9 +99,7 @@ def test_any_size(height: int, width: int) -> None:
 
 
 def test_smooth_rounding() -> None:
-    t = torch.linspace(
-        -2.2, 2.2, 45, dtype=torch.float64, requires_grad=True
-    )  # no value half way between two
+    t = torch.linspace(-2.2, 2.2, 45, dtype=torch.float64, requires_grad=True)  # no value half way between two
     value = smooth_round(t)
     assert (value - t.round()).abs().max() <= 0.125
     (slope,) = torch.autograd.grad(value.sum(), t)
@@ -130,7 +126,5 @@ def test_the_slope_of_the_surrogate_is_its_finite_difference() -> None:
 
 @pytest.mark.parametrize("quality", [0, 101, 75.0, True, "75"])
 def test_refuses_a_quality_off_the_scale(quality: object) -> None:
-    with pytest.raises(
-        ContractError, match=r"JPEG: expected quality to be a whole number from 1 to 100, got"
-    ):
+    with pytest.raises(ContractError, match=r"JPEG: expected quality to be a whole number from 1 to 100, got"):
         JPEG(quality=quality)  # type: ignore[arg-type]

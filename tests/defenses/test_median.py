@@ -20,9 +20,7 @@ def images(*shape: int) -> torch.Tensor:
 def test_equals_scipy(size: int, height: int, width: int) -> None:
     x = images(2, 3, height, width)
     expected = ndimage.median_filter(x.numpy(), size=(1, 1, size, size), mode="mirror")
-    assert np.array_equal(
-        Median(size=size).purify(x).numpy(), expected
-    )  # a median is one of its values: exact
+    assert np.array_equal(Median(size=size).purify(x).numpy(), expected)  # a median is one of its values: exact
 
 
 def test_the_gradient_goes_to_the_median_pixel() -> None:
@@ -43,9 +41,7 @@ def test_a_tie_still_has_a_slope_of_one() -> None:
 
 
 def test_refuses_an_image_smaller_than_half_a_window() -> None:
-    with pytest.raises(
-        ContractError, match=r"Median: expected images of at least 3 pixels a side .*, got 2 x 9\."
-    ):
+    with pytest.raises(ContractError, match=r"Median: expected images of at least 3 pixels a side .*, got 2 x 9\."):
         Median(size=5).purify(images(1, 3, 2, 9))
 
 

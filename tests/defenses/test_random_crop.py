@@ -14,9 +14,7 @@ from iqa_robust.models.randomness import seeded
 def numbered(n: int, height: int, width: int) -> torch.Tensor:
     """Images (n, 3, H, W) without two equal pixels, so that a window can be found again."""
     pixels = n * height * width
-    return (
-        torch.arange(pixels).div(pixels).reshape(n, 1, height, width).expand(n, 3, height, width).contiguous()
-    )
+    return torch.arange(pixels).div(pixels).reshape(n, 1, height, width).expand(n, 3, height, width).contiguous()
 
 
 def corner(window: torch.Tensor, image: torch.Tensor) -> tuple[int, int]:
@@ -102,7 +100,5 @@ def test_refuses_a_full_reference_model() -> None:
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.5, 1.5, float("nan"), True, "0.9"])
 def test_refuses_a_fraction_that_is_none(fraction: object) -> None:
-    with pytest.raises(
-        ContractError, match=r"RandomCrop: expected fraction to be a number between 0 and 1, got"
-    ):
+    with pytest.raises(ContractError, match=r"RandomCrop: expected fraction to be a number between 0 and 1, got"):
         RandomCrop(fraction=fraction)  # type: ignore[arg-type]

@@ -239,7 +239,7 @@ class _Mean(WrappedModel):
 
 BROKEN: list[tuple[Defense, set[str]]] = [
     (NoSlope(), {"gradient", "slope"}),
-    (CutGraph(), {"gradient", "slope", "input-unchanged", "model-unchanged"}),
+    (CutGraph(), {"gradient", "slope"}),
     (NaNSlope(), {"gradient", "slope"}),
     (WrongSlope(), {"slope"}),
     (UselessSurrogate(), {"slope"}),
@@ -250,7 +250,7 @@ BROKEN: list[tuple[Defense, set[str]]] = [
     (OutOfRange(), {"purify"}),
     (WrongType(), {"purify"}),
     (Shrinks(), {"purify", "references"}),
-    (BatchNormalized(), {"batch"}),
+    (BatchNormalized(), {"batch", "slope"}),
     (EditsInput(), {"repeatable", "batch", "slope", "input-unchanged", "no-memory"}),
     (EditsModel(), {"model-unchanged"}),
     (EditsMode(), {"model-unchanged"}),

@@ -1,0 +1,514 @@
+"""What no attack may do, tried by attacks that do it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+
+from iqa_robust import attacks
+from iqa_robust.attacks.base import Attack, AttackResult
+from iqa_robust.attacks.objectives import Objective
+from iqa_robust.errors import ContractError
+from iqa_robust.images import on_8bit_grid, to_8bit_grid
+from iqa_robust.models.base import IQAModel, ModelInfo
+from iqa_robust.models.randomness import ImageRNG
+from iqa_robust.records import Budget
+
+Perturb = Callable[[Objective, torch.Tensor, Budget, ImageRNG], torch.Tensor]
+
+
+class Custom(Attack):
+    """An attack made of a function."""
+
+    def __init__(self, function: Perturb) -> None:
+        self.function = function
+
+    def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        return self.function(objective, x, budget, rng)
+
+
+class BlackBox(Custom):
+    access = "black"
+
+
+def _plain_gradient(objective: Objective, x: torch.Tensor) -> torch.Tensor:
+    leaf = x.clone().requires_grad_(True)
+    return torch.autograd.grad(objective(leaf).sum(), leaf)[0]
+
+
+@pytest.mark.parametrize("norm,eps_255", [("linf", 3), ("l2", 300)])
+@pytest.mark.parametrize("returned", [lambda x: x + 0.5, lambda x: x * 0 + 7, lambda x: -9 - x])
+def test_what_leaves_the_ball_or_the_range_is_brought_back(
+    images: Callable[..., torch.Tensor],
+    linear: IQAModel,
+    returned: Callable[[torch.Tensor], torch.Tensor],
+    norm: str,
+    eps_255: float,
+) -> None:
+    x = images()
+    attack = Custom(lambda objective, x, budget, rng: returned(x))
+    result = attack(linear, x, goal="away", budget=Budget(norm=norm, eps_255=eps_255))
+    assert bool(on_8bit_grid(result.images).all())
+    assert result.images.min() >= 0 and result.images.max() <= 1
+    difference = (result.images - x).flatten(1)
+    torch.testing.assert_close(result.linf, difference.abs().amax(dim=1), rtol=0, atol=0)
+    torch.testing.assert_close(result.l2, difference.norm(dim=1))
+    assert (result.linf if norm == "linf" else result.l2).max() <= eps_255 / 255 + 1e-6
+    torch.testing.assert_close(result.score_adv, linear(result.images).detach(), rtol=0, atol=0)
+    torch.testing.assert_close(result.score_clean, linear(x).detach(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "returned,message",
+    [
+        (lambda x: x * torch.nan, "Custom.perturb: returned NaN or infinite pixels."),
+        (lambda x: x / 0, "Custom.perturb: returned NaN or infinite pixels."),
+        (lambda x: x[:1], "Custom.perturb: expected images of shape (4, 3, 16, 16), got (1, 3, 16, 16)."),
+        (lambda x: None, "Custom.perturb: expected images of shape (4, 3, 16, 16), got NoneType."),
+        (
+            lambda x: x.double(),
+            "Custom.perturb: expected torch.float32 on cpu, got torch.float64 on cpu.",
+        ),
+    ],
+)
+def test_what_is_no_image_is_refused(
+    images: Callable[..., torch.Tensor],
+    linear: IQAModel,
+    returned: Callable[[torch.Tensor], torch.Tensor],
+    message: str,
+) -> None:
+    attack = Custom(lambda objective, x, budget, rng: returned(x))
+    with pytest.raises(ContractError, match="^" + re.escape(message) + "$"):
+        attack(linear, images(), goal="up", budget=Budget())
+
+
+@pytest.mark.parametrize(
+    "differentiate", [_plain_gradient, lambda objective, x: objective.gradient(x)[1]], ids=["autograd", "method"]
+)
+def test_a_black_box_objective_refuses_gradients(
+    images: Callable[..., torch.Tensor],
+    linear: IQAModel,
+    differentiate: Callable[[Objective, torch.Tensor], torch.Tensor],
+) -> None:
+    def perturb(objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        with torch.enable_grad():
+            return differentiate(objective, x)
+
+    message = "objective: this attack is black-box, so it may not differentiate the model."
+    with pytest.raises(ContractError, match=f"^{re.escape(message)}$"):
+        BlackBox(perturb)(linear, images(), goal="up", budget=Budget())
+
+
+def test_a_black_box_attack_gets_values_without_a_graph(images: Callable[..., torch.Tensor], linear: IQAModel) -> None:
+    seen = []
+
+    def perturb(objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        seen.append(objective(x))
+        return x
+
+    BlackBox(perturb)(linear, images(), goal="up", budget=Budget())
+    assert not seen[0].requires_grad
+
+
+@pytest.mark.parametrize("base", [Custom, BlackBox])
+def test_queries_that_run_out_keep_the_best_image(
+    images: Callable[..., torch.Tensor], linear: IQAModel, base: type[Custom]
+) -> None:
+    x = images()
+    tried: list[torch.Tensor] = []
+
+    def perturb(objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        while True:
+            z = to_8bit_grid(x + budget.eps * rng.signs(x.shape[1:]))
+            objective(z)
+            tried.append(z)
+
+    result = base(perturb)(linear, x, goal="up", budget=Budget(queries=7))
+    assert result.queries.tolist() == [7] * len(x)
+    assert len(tried) == 7
+    scores = torch.stack([linear(z).detach() for z in tried])
+    torch.testing.assert_close(result.score_adv, scores.max(dim=0).values, rtol=0, atol=0)
+    expected = torch.stack([tried[best][i] for i, best in enumerate(scores.argmax(dim=0).tolist())])
+    assert torch.equal(result.images, expected)
+
+
+def test_an_image_tried_several_times_in_one_call_pays_for_each(
+    images: Callable[..., torch.Tensor], linear: IQAModel
+) -> None:
+    x = images(2)
+    found: list[torch.Tensor] = []
+
+    def perturb(objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        z = to_8bit_grid(x[[0, 0, 1, 0]] + budget.eps * rng.signs((4, *x.shape[1:]))[0])
+        values = objective(z, torch.tensor([0, 0, 1, 0]))
+        found.append(values)
+        assert objective.remaining().tolist() == [2, 4]
+        objective(z[:3], torch.tensor([0, 0, 0]))  # one more than is left
+        return x
+
+    result = BlackBox(perturb)(linear, x, goal="up", budget=Budget(queries=5))
+    assert result.queries.tolist() == [3, 1]
+    expected = torch.stack([found[0][[0, 1, 3]].max(), found[0][2].clamp(min=-torch.inf)])
+    # differences of scores near 50: one float32 rounding of 50 is 4e-6
+    torch.testing.assert_close(result.score_adv - result.score_clean, expected, rtol=0, atol=1e-5)
+
+
+def test_finished_images_may_leave(images: Callable[..., torch.Tensor], linear: IQAModel) -> None:
+    def perturb(objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        objective(x)
+        late = torch.tensor([3, 1])
+        objective.gradient(x[late], late)
+        return x
+
+    result = Custom(perturb)(linear, images(), goal="up", budget=Budget())
+    assert result.queries.tolist() == [1, 2, 1, 2]
+    assert result.gradients.tolist() == [0, 1, 0, 1]
+
+
+def test_gradients_through_plain_autograd_are_counted(images: Callable[..., torch.Tensor], linear: IQAModel) -> None:
+    def perturb(objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        leaf = x.clone().requires_grad_(True)
+        for _ in range(3):  # the same leaf again: earlier calls must not be counted twice
+            objective(leaf).sum().backward()
+        objective(leaf)  # a forward pass only
+        return x
+
+    result = Custom(perturb)(linear, images(), goal="up", budget=Budget())
+    assert result.queries.tolist() == [4] * 4
+    assert result.gradients.tolist() == [3] * 4
+    assert not result.zero_gradient.any()
+
+
+def test_the_best_image_seen_counts_even_if_another_is_returned(
+    images: Callable[..., torch.Tensor], linear: IQAModel
+) -> None:
+    def perturb(objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        slope = objective.gradient(x)[1]
+        objective((x + budget.eps * slope.sign()).clamp(0, 1))
+        return (x - budget.eps * slope.sign()).clamp(0, 1)
+
+    result = Custom(perturb)(linear, images(), goal="up", budget=Budget())
+    assert bool((result.score_adv > result.score_clean).all())
+
+
+def test_what_was_seen_outside_the_ball_does_not_count(images: Callable[..., torch.Tensor], linear: IQAModel) -> None:
+    def perturb(objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        slope = objective.gradient(x)[1]
+        objective((x + 3 * budget.eps * slope.sign()).clamp(0, 1))
+        objective(x + budget.eps * slope.sign() * 2)
+        return x
+
+    x = images()
+    result = Custom(perturb)(linear, x, goal="up", budget=Budget())
+    assert torch.equal(result.images, x)
+
+
+def test_editing_the_images_in_place_buys_nothing(images: Callable[..., torch.Tensor], linear: IQAModel) -> None:
+    x = images()
+    before = x.clone()
+
+    def perturb(objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        x += 0.3
+        return x + budget.eps
+
+    result = Custom(perturb)(linear, x, goal="up", budget=Budget(eps_255=2))
+    assert torch.equal(x, before)
+    assert (result.images - before).abs().max() <= 2 / 255 + 1e-6
+
+
+def test_an_attack_cannot_replace_the_call() -> None:
+    with pytest.raises(ContractError, match="Cheat: an attack writes `perturb`; it may not replace `__call__`"):
+
+        class Cheat(Attack):
+            def __call__(self, *args: object, **kwargs: object) -> AttackResult:  # type: ignore[misc]
+                raise NotImplementedError
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_modes_parameters_and_gradients_are_left_as_found(
+    images: Callable[..., torch.Tensor], convolutional: IQAModel, fails: bool
+) -> None:
+    layers = convolutional.layers
+    layers[1].train()
+    layers[5].train()  # batch norm and dropout in training mode, the rest in evaluation mode
+    layers[0].weight.requires_grad_(False)
+    layers[3].weight.grad = torch.ones_like(layers[3].weight)
+    modes = [module.training for module in convolutional.modules()]
+    state = {name: value.clone() for name, value in convolutional.state_dict().items()}
+    needs = [parameter.requires_grad for parameter in convolutional.parameters()]
+    during = []
+
+    def perturb(objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        during.extend(module.training for module in convolutional.modules())
+        leaf = x.clone().requires_grad_(True)
+        objective(leaf).sum().backward()
+        if fails:
+            raise RuntimeError("a bug of the attack")
+        return x + budget.eps * leaf.grad.sign()
+
+    if fails:
+        with pytest.raises(RuntimeError, match="a bug of the attack"):
+            Custom(perturb)(convolutional, images(), goal="up", budget=Budget())
+    else:
+        Custom(perturb)(convolutional, images(), goal="up", budget=Budget())
+    assert not any(during)
+    assert [module.training for module in convolutional.modules()] == modes
+    assert [parameter.requires_grad for parameter in convolutional.parameters()] == needs
+    for name, value in convolutional.state_dict().items():
+        assert torch.equal(value, state[name])
+    grads = [parameter.grad for parameter in convolutional.parameters()]
+    assert sum(grad is not None for grad in grads) == 1
+    assert torch.equal(layers[3].weight.grad, torch.ones_like(layers[3].weight))
+
+
+def test_the_reference_is_never_perturbed(images: Callable[..., torch.Tensor], full_reference: IQAModel) -> None:
+    x, ref = images(seed=1), images(seed=2)
+    before = ref.clone()
+    result = attacks.create("pgd")(full_reference, x, ref, goal="up", budget=Budget(steps=3))
+    assert torch.equal(ref, before)
+    torch.testing.assert_close(result.score_adv, full_reference(result.images, ref), rtol=0, atol=0)
+    assert bool((result.score_adv > result.score_clean).all())
+    with pytest.raises(ContractError, match="full-reference: pass the reference images"):
+        attacks.create("pgd")(full_reference, x, goal="up", budget=Budget())
+
+
+def test_a_no_reference_model_never_sees_a_reference(
+    images: Callable[..., torch.Tensor], linear: IQAModel, make_model: type[IQAModel]
+) -> None:
+    x = images()
+    with_ref = attacks.create("fgsm")(linear, x, images(seed=9), goal="up", budget=Budget())
+    without = attacks.create("fgsm")(linear, x, goal="up", budget=Budget())
+    assert torch.equal(with_ref.images, without.images)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    norm_and_eps=st.one_of(
+        st.tuples(st.just("linf"), st.one_of(st.integers(0, 32), st.floats(0, 32))),
+        st.tuples(st.just("l2"), st.one_of(st.integers(0, 2000), st.floats(0, 2000))),
+    ),
+    name=st.sampled_from(["noise", "fgsm", "pgd", "square"]),
+    goal=st.sampled_from(["up", "down", "away", "reflect"]),
+    on_grid=st.booleans(),
+)
+@settings(max_examples=120, deadline=None)
+def test_no_attack_exceeds_its_budget(
+    seed: int, norm_and_eps: tuple[str, float], name: str, goal: str, on_grid: bool
+) -> None:
+    norm, eps_255 = norm_and_eps
+    attack = attacks.create(name)
+    if norm not in attack.norms:
+        return
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(2, 3, 6, 6, generator=generator)
+    x = to_8bit_grid(x) if on_grid else x
+    w = torch.randn(3, 6, 6, generator=generator)
+
+    class Bent(IQAModel):
+        info = ModelInfo(score_range=(-1, 1))
+
+        def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+            return torch.sin(3 * (x * w).flatten(1).sum(dim=1))
+
+    try:
+        result = attack(Bent(), x, goal=goal, budget=Budget(norm=norm, eps_255=eps_255, steps=3, queries=6))
+    except ContractError as error:
+        assert not on_grid and "reaches no point of the 8-bit grid" in str(error)
+        return
+    assert bool(on_8bit_grid(result.images).all())
+    difference = (result.images - x).flatten(1).double()
+    linf, l2 = difference.abs().amax(dim=1), difference.norm(dim=1)
+    # The stated slack for float32 rounding, relative to eps where that exceeds 1.
+    assert (linf if norm == "linf" else l2).max() <= eps_255 / 255 + 1e-6 * max(1, eps_255 / 255)
+    torch.testing.assert_close(result.linf.double(), linf, rtol=1e-6, atol=0)  # float32 results
+    torch.testing.assert_close(result.l2.double(), l2, rtol=1e-6, atol=0)
+    assert result.queries.max() <= 6
+
+
+@pytest.mark.parametrize("name", attacks.names())
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_without_a_budget_nothing_changes(
+    images: Callable[..., torch.Tensor], linear: IQAModel, name: str, norm: str
+) -> None:
+    x = images(2)
+    attack = attacks.create(name)
+    if norm not in attack.norms:
+        pytest.skip(f"{name} does not serve {norm}")
+    budget = Budget(norm=norm, eps_255=0, steps=2, queries=20)
+    result = attack(linear, x, goal=attack.goals[0], budget=budget, target=_target(attack))
+    assert torch.equal(result.images, x)
+    assert torch.equal(result.score_adv, result.score_clean)
+
+
+def _target(attack: Attack) -> float | None:
+    return 60.0 if attack.goals[0] == "target" else None
+
+
+@pytest.mark.parametrize("name", attacks.names())
+def test_the_same_seed_gives_the_same_bytes(
+    images: Callable[..., torch.Tensor], convolutional: IQAModel, name: str
+) -> None:
+    x, attack = images(), attacks.create(name)
+    goal = "reflect" if "away" not in attack.goals else "away"
+    budget = Budget(steps=3, queries=20)
+    torch.manual_seed(1)
+    first = attack(convolutional, x, goal=goal, budget=budget, seed=5)
+    torch.manual_seed(2)
+    second = attack(convolutional, x, goal=goal, budget=budget, seed=5)
+    assert torch.equal(first.images, second.images)
+
+
+@pytest.mark.parametrize(
+    "name,params",
+    [("noise", {}), ("pgd", {"random_start": True}), ("square", {}), ("torchattacks/pgd", {})],
+)
+def test_another_seed_gives_another_image(
+    images: Callable[..., torch.Tensor], convolutional: IQAModel, name: str, params: dict[str, bool]
+) -> None:
+    x, attack = images(), attacks.create(name, **params)
+    # one step of a fifth of eps from a random start: the start stays visible
+    budget = Budget(steps=1 if name != "square" else 10, queries=20, eps_255=9)
+    if name == "pgd":
+        attack = attacks.create("pgd", random_start=True, step_ratio=0.2)
+    results = [attack(convolutional, x, goal="up", budget=budget, seed=seed).images for seed in (1, 2, 3)]
+    for one, other in itertools.combinations(results, 2):
+        assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", attacks.names())
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_batch_gives_what_single_images_give(
+    images: Callable[..., torch.Tensor], linear: IQAModel, name: str, norm: str
+) -> None:
+    """Exactly: the scores of a linear model are summed image by image, whatever the batch."""
+    x, attack = images(), attacks.create(name)
+    if norm not in attack.norms:
+        pytest.skip(f"{name} does not serve {norm}")
+    goal = "reflect" if "away" not in attack.goals else "away"
+    budget = Budget(norm=norm, eps_255=4 if norm == "linf" else 200, steps=3, queries=20)
+    whole = attack(linear, x, goal=goal, budget=budget, seed=3)
+    for i in range(len(x)):
+        single = attack(linear, x[i : i + 1], goal=goal, budget=budget, seed=3)
+        assert torch.equal(single.images[0], whole.images[i])
+        assert torch.equal(single.score_adv[0], whole.score_adv[i])
+        assert single.queries[0] == whole.queries[i]
+    swapped = attack(linear, x.flip(0), goal=goal, budget=budget, seed=3)
+    assert torch.equal(swapped.images.flip(0), whole.images)
+
+
+@pytest.mark.parametrize("name", ["pgd", "square", "torchattacks/pgd", "art/fgm"])
+def test_a_batch_of_a_network_gives_nearly_what_single_images_give(
+    images: Callable[..., torch.Tensor], convolutional: IQAModel, name: str
+) -> None:
+    """Convolutions of another batch size sum in another order, so a slope near zero may change its sign.
+
+    Few pixels may differ then; the scores reached differ by less than a hundredth of the shift.
+    """
+    x, attack = images(6), attacks.create(name)
+    budget = Budget(eps_255=8, steps=4, queries=30)
+    whole = attack(convolutional, x, goal="up", budget=budget)
+    single = [attack(convolutional, x[i : i + 1], goal="up", budget=budget) for i in range(6)]
+    together = torch.cat([one.images for one in single])
+    assert (together != whole.images).float().mean() < 0.01
+    scores = torch.cat([one.score_adv for one in single])
+    shift = (whole.score_adv - whole.score_clean).abs().mean().item()
+    torch.testing.assert_close(scores, whole.score_adv, rtol=0, atol=0.01 * shift)
+
+
+@pytest.mark.parametrize("name", [name for name in attacks.names() if attacks.get(name).access == "white"])
+def test_a_model_without_a_slope_is_reported_and_breaks_nothing(
+    images: Callable[..., torch.Tensor], linear: IQAModel, make_model: type[IQAModel], name: str
+) -> None:
+    attack = attacks.create(name)
+    goal = "reflect" if "away" not in attack.goals else "away"
+    detached = make_model(lambda x: linear(x).detach(), ModelInfo(score_range=(0, 100)))
+    result = attack(detached, images(), goal=goal, budget=Budget(steps=2))
+    assert bool(result.zero_gradient.all()) and bool((result.gradients > 0).all())
+    honest = attack(linear, images(), goal=goal, budget=Budget(steps=2))
+    assert not honest.zero_gradient.any()
+
+
+@pytest.mark.parametrize("name", attacks.names())
+def test_a_model_that_answers_nan_breaks_nothing(
+    images: Callable[..., torch.Tensor], linear: IQAModel, make_model: type[IQAModel], name: str
+) -> None:
+    """The first image always scores NaN; the others are attacked as if it were not there."""
+    x, attack = images(3), attacks.create(name)
+    goal = "reflect" if "away" not in attack.goals else "away"
+    mark = x[0].mean()
+
+    def sick(z: torch.Tensor) -> torch.Tensor:
+        near = (z.flatten(1).mean(dim=1) - mark).abs() < 1e-3
+        return torch.where(near, torch.nan, linear(z))
+
+    model = make_model(sick, ModelInfo(score_range=(0, 100)))
+    apart = (x.flatten(1).mean(dim=1) - mark).abs()
+    assert bool((apart[1:] > 3e-3).all())  # the others never come near the mark
+    budget = Budget(steps=2, queries=20, eps_255=0.5 if attack.access == "black" else 0.4)
+    result = attack(model, x, goal=goal, budget=Budget(steps=2, queries=20, eps_255=budget.eps_255))
+    healthy = attack(linear, x, goal=goal, budget=Budget(steps=2, queries=20, eps_255=budget.eps_255))
+    assert bool(result.score_adv[0].isnan()) and bool(result.score_clean[0].isnan())
+    assert torch.equal(result.images[1:], healthy.images[1:])
+    assert torch.equal(result.score_adv[1:], healthy.score_adv[1:])
+
+
+def test_attacks_run_inside_inference_mode_and_autocast(
+    images: Callable[..., torch.Tensor], convolutional: IQAModel
+) -> None:
+    x, attack = images(), attacks.create("pgd")
+    plain = attack(convolutional, x, goal="up", budget=Budget(steps=2))
+    with torch.inference_mode():
+        inside = attack(convolutional, images(), goal="up", budget=Budget(steps=2))
+    assert torch.equal(inside.images, plain.images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        coarse = attack(convolutional, x, goal="up", budget=Budget(steps=2))
+    assert coarse.score_adv.dtype == torch.float32
+    torch.testing.assert_close(coarse.score_adv, convolutional(coarse.images).detach(), rtol=0, atol=0)
+    torch.testing.assert_close(coarse.score_clean, plain.score_clean, rtol=0, atol=0)
+
+
+class TestRequests:
+    """Wrong requests are refused before anything is spent, with one sentence that says why."""
+
+    @pytest.mark.parametrize(
+        "name,request_,message",
+        [
+            ("pgd", {"goal": "sideways"}, "goal: expected one of up, down, away, reflect, target, got 'side"),
+            ("square", {"goal": "up", "budget": Budget(norm="l2")}, "Square serves the norms linf, got 'l2'"),
+            ("score-reflection", {"goal": "up"}, "ScoreReflection serves the goals reflect, got 'up'"),
+            ("pgd", {"goal": "target"}, "goal 'target': give the score to reach as `target`"),
+            ("pgd", {"goal": "up", "target": 3.0}, "target: only the goal 'target' has one, got the goal 'up'"),
+            ("pgd", {"goal": "target", "target": torch.ones(3)}, r"target: expected a number or shape \(4,\)"),
+            ("pgd", {"goal": "target", "target": float("nan")}, "target: expected finite numbers"),
+        ],
+    )
+    def test_each_is_explained(
+        self,
+        images: Callable[..., torch.Tensor],
+        linear: IQAModel,
+        name: str,
+        request_: dict[str, object],
+        message: str,
+    ) -> None:
+        with pytest.raises(ContractError, match=message):
+            attacks.create(name)(linear, images(), **{"budget": Budget(), **request_})
+
+    def test_reflection_needs_a_score_range(
+        self, images: Callable[..., torch.Tensor], make_linear: type[IQAModel], weights: torch.Tensor
+    ) -> None:
+        with pytest.raises(ContractError, match="mirrors scores within the model's range, which is unknown"):
+            attacks.create("pgd")(make_linear(weights, ModelInfo()), images(), goal="reflect", budget=Budget())
+
+    def test_queries_must_pay_for_one_evaluation(self, images: Callable[..., torch.Tensor], noisy: IQAModel) -> None:
+        with pytest.raises(ContractError, match="takes eot = 8 queries, got 5; raise queries or lower eot"):
+            attacks.create("square")(noisy, images(), goal="up", budget=Budget(queries=5))
+
+    def test_images_must_be_images(self, linear: IQAModel) -> None:
+        with pytest.raises(ContractError, match="divide 8-bit values by 255"):
+            attacks.create("fgsm")(linear, torch.full((1, 3, 16, 16), 200.0), goal="up", budget=Budget())
