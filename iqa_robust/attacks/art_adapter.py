@@ -39,7 +39,8 @@ class ARTAttack(LibraryAttack):
             device_type="gpu" if x.is_cuda else "cpu",
         )
         attack = getattr(evasion, self.library_class)(estimator, **self.arguments(budget))
-        found = attack.generate(x.cpu().numpy(), y=np.array([[1.0, 0.0]], dtype=np.float32))
+        with np.errstate(divide="ignore", invalid="ignore"):  # the length of a zero step
+            found = attack.generate(x.cpu().numpy(), y=np.array([[1.0, 0.0]], dtype=np.float32))
         return torch.from_numpy(found).to(x)
 
 

@@ -66,7 +66,7 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike, mos_range: tuple[float, floa
     SROCC's to tell.
 
     The fit is deterministic: a grid of centers and widths (best asymptotes in closed form), then a bounded
-    trust-region search from the best three. Its answer is never worse than the best of the grid, also where
+    trust-region search from the best three centers. Its answer is never worse than the best of the grid, also where
     the search does not converge. Scores are first brought to zero median and unit robust spread, so that
     their scale does not matter, and the width stays within 0.1 to 6.4 of that spread, so that a few images
     make no step function.

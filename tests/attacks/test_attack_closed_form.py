@@ -112,9 +112,7 @@ def test_a_target_may_differ_per_image(images: Callable[..., torch.Tensor], line
     assert torch.equal(result.images[2], x[2])  # already there
 
 
-def test_the_climb_toward_a_target_does_not_leap_over_it(
-    images: Callable[..., torch.Tensor], linear: IQAModel
-) -> None:
+def test_the_climb_toward_a_target_does_not_leap_over_it(images: Callable[..., torch.Tensor], linear: IQAModel) -> None:
     """For L2 nothing is rounded on the way, so one step lands on the target of a linear model."""
     x = images(low=100, high=150)
     clean = linear(x).detach()

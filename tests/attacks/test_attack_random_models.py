@@ -14,13 +14,9 @@ from iqa_robust.models.randomness import draws
 from iqa_robust.records import Budget
 
 
-def _objective(
-    model: IQAModel, x: torch.Tensor, goal: Goal, budget: Budget, clean: torch.Tensor
-) -> Objective:
+def _objective(model: IQAModel, x: torch.Tensor, goal: Goal, budget: Budget, clean: torch.Tensor) -> Objective:
     seeds = list(range(len(x)))
-    return Objective(
-        model, x, None, goal=goal, score_clean=clean, budget=budget, seeds=seeds, white_box=True
-    )
+    return Objective(model, x, None, goal=goal, score_clean=clean, budget=budget, seeds=seeds, white_box=True)
 
 
 @pytest.mark.parametrize(
@@ -44,9 +40,7 @@ def test_gradients_are_means_over_draws_and_every_draw_counts(
     assert objective.tally.queries.tolist() == objective.tally.gradients.tolist() == [5] * 4
 
 
-def test_autograd_and_the_gradient_method_agree(
-    images: Callable[..., torch.Tensor], noisy: IQAModel
-) -> None:
+def test_autograd_and_the_gradient_method_agree(images: Callable[..., torch.Tensor], noisy: IQAModel) -> None:
     x = images()
     by_method = _objective(noisy, x, Goal(), Budget(eot=3), torch.zeros(4))
     by_autograd = _objective(noisy, x, Goal(), Budget(eot=3), torch.zeros(4))

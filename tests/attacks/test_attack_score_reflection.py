@@ -66,16 +66,12 @@ def test_an_unknown_variant_is_refused() -> None:
         attacks.create("score-reflection", variant="R4")
 
 
-def test_reflection_turns_a_ranking_around(
-    images: Callable[..., torch.Tensor], convolutional: IQAModel
-) -> None:
+def test_reflection_turns_a_ranking_around(images: Callable[..., torch.Tensor], convolutional: IQAModel) -> None:
     x = images(12)
     with torch.no_grad():
         scores = convolutional(x)
     low, high = scores.min().item() - 0.01, scores.max().item() + 0.01
     convolutional.info = ModelInfo(score_range=(low, high))
-    result = attacks.create("score-reflection")(
-        convolutional, x, goal="reflect", budget=Budget(eps_255=16, steps=20)
-    )
+    result = attacks.create("score-reflection")(convolutional, x, goal="reflect", budget=Budget(eps_255=16, steps=20))
     ranks = torch.stack([result.score_clean, result.score_adv]).argsort(dim=1).argsort(dim=1).float()
     assert torch.corrcoef(ranks)[0, 1] < -0.9

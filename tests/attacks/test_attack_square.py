@@ -70,9 +70,7 @@ def test_first_stripes_then_one_square_at_a_time_over_the_whole_image(
 
 
 @pytest.mark.parametrize("queries", [1, 2, 37])
-def test_exactly_the_budget_is_spent(
-    images: Callable[..., torch.Tensor], linear: IQAModel, queries: int
-) -> None:
+def test_exactly_the_budget_is_spent(images: Callable[..., torch.Tensor], linear: IQAModel, queries: int) -> None:
     model = Recorder(linear)
     result = Square()(model, images(), goal="up", budget=Budget(queries=queries))
     assert result.queries.tolist() == [queries] * 4
@@ -80,9 +78,7 @@ def test_exactly_the_budget_is_spent(
     assert len(model.seen) == 1 + queries + 1  # clean, the attack, the judge
 
 
-def test_without_a_limit_the_default_number_is_spent(
-    images: Callable[..., torch.Tensor], linear: IQAModel
-) -> None:
+def test_without_a_limit_the_default_number_is_spent(images: Callable[..., torch.Tensor], linear: IQAModel) -> None:
     result = Square()(linear, images(1), goal="up", budget=Budget())
     assert result.queries.tolist() == [DEFAULT_QUERIES]
     assert Square().cost(Budget(), "up") == (DEFAULT_QUERIES, 0)

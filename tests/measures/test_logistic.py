@@ -32,9 +32,10 @@ def test_recovers_a_logistic(ends: tuple[float, float]) -> None:
     assert fitted.converged
 
 
-@pytest.mark.parametrize("n", [10, 25, 200])
-def test_as_good_as_a_global_search(n: int) -> None:
-    scores, mos = noisy(n)
+# The last two have a second minimum, where a search from one start ends up.
+@pytest.mark.parametrize(("n", "seed", "noise"), [(10, 0, 8), (25, 0, 8), (200, 0, 8), (10, 24, 30), (20, 31, 60)])
+def test_as_good_as_a_global_search(n: int, seed: int, noise: float) -> None:
+    scores, mos = noisy(n, seed, noise)
     fitted = fit_logistic(scores, mos, (0, 100))
     spread = np.subtract(*np.percentile(scores, [75, 25])) / 1.349
 
@@ -82,6 +83,13 @@ def test_monotone_and_bounded_far_outside_of_the_clean_scores(seed: int, n: int,
     # 1e-9 of a scale of 100: rounding of the asymptotes.
     assert np.all(steps >= -1e-9) or np.all(steps <= 1e-9)
     assert mapped.min() >= -1e-9 and mapped.max() <= 100 + 1e-9
+
+
+def test_bounded_without_a_stated_range() -> None:
+    # Straight data would send unbounded asymptotes to infinity.
+    fitted = fit_logistic(np.linspace(0, 1, 50), np.linspace(20, 60, 50))
+    # Half of the distance of 40 beyond either end; 1e-9 for rounding.
+    assert np.all(np.abs(fitted([-1e6, 1e6]) - 40) <= 40 + 1e-9)
 
 
 def test_a_stray_clean_score_does_not_flatten_the_rest() -> None:

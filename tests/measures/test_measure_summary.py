@@ -107,6 +107,13 @@ def test_dmos_turns_the_correlations_but_not_the_shifts(columns: dict[str, Any])
     assert summarize(**turned) == pytest.approx(plain, rel=1e-4)
 
 
+def test_contents_are_resampled_together(columns: dict[str, Any]) -> None:
+    by_content, by_image = summarize(**columns), summarize(**dict(columns, reference_ids=None))
+    for name in ("srocc_adv_lo", "srocc_adv_hi"):
+        assert by_content.pop(name) != by_image.pop(name)
+    assert by_content == by_image
+
+
 def test_failed_images(columns: dict[str, Any]) -> None:
     failing = {
         name: np.append(values, [np.nan, np.nan])

@@ -1,0 +1,247 @@
+"""Cells -> records: shared attacks, memory, failures, and what a record holds; on stub components of known answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import iqa_robust as ir
+from iqa_robust.attacks.base import Attack
+from iqa_robust.attacks.objectives import Objective
+from iqa_robust.datasets.base import Dataset, Row
+from iqa_robust.defenses.base import Defense, DifferentiablePurifier
+from iqa_robust.harness.execute import Job, run_job
+from iqa_robust.harness.run import group_by_attack
+from iqa_robust.harness.store import Store
+from iqa_robust.models.base import IQAModel, ModelInfo
+from iqa_robust.models.randomness import ImageRNG
+from iqa_robust.records import Budget, Component, RunSpec
+
+PHOTOS = ir.datasets.create("photos", limit=5, crop=48)
+
+
+class Brightness(IQAModel):
+    """The mean of the image: every shift is known in closed form."""
+
+    info = ModelInfo(score_range=(0.0, 1.0))
+
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        return x.mean(dim=(1, 2, 3))
+
+
+class Brighten(Attack):
+    """Adds eps everywhere and counts how often it is asked to."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        self.batches += 1
+        return x + budget.eps
+
+
+class Halve(DifferentiablePurifier):
+    """Half the brightness, so a defended score is half the bare one."""
+
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return x / 2
+
+
+class Broken(DifferentiablePurifier):
+    """Cannot purify."""
+
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        raise ZeroDivisionError("by design")
+
+
+class NotANumber(DifferentiablePurifier):
+    """Every second image becomes NaN."""
+
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        x[..., 0, 0] = torch.where(x[..., 0, 0] > 0.3, torch.nan, x[..., 0, 0])
+        return x
+
+
+def spec(defense: str | None = None, knowledge: str = "adaptive", **changes: Any) -> RunSpec:
+    fields: dict[str, Any] = {
+        "track": "t-v1",
+        "dataset": Component(name="photos", params={"limit": 5}),
+        "manifest": PHOTOS.manifest(),
+        "model": Component(name="brightness"),
+        "weights_sha256": None,
+        "score_range": (0.0, 1.0),
+        "defense": None if defense is None else Component(name=defense),
+        "attack": Component(name="brighten"),
+        "goal": "away",
+        "target": None,
+        "budget": Budget(eps_255=4),
+        "knowledge": knowledge,
+        "seed": 0,
+        "package_version": "0",
+    }
+    return RunSpec(**{**fields, **changes})
+
+
+def job(
+    specs: Sequence[RunSpec],
+    defenses: Sequence[Defense | None],
+    *,
+    dataset: Dataset = PHOTOS,
+    batch_size: int = 2,
+    model: IQAModel | None = None,
+    attack: Attack | None = None,
+) -> Job:
+    return Job(
+        specs=tuple(specs),
+        dataset=dataset,
+        model=model or Brightness(),
+        defenses=tuple(defenses),
+        attack=attack or Brighten(),
+        device=torch.device("cpu"),
+        batch_size=batch_size,
+    )
+
+
+def test_scores_and_distances_are_those_of_the_closed_form() -> None:
+    bare, defended = run_job(job([spec(), spec("halve", "oblivious")], [None, Halve()], batch_size=3))
+    items = list(PHOTOS)
+    assert list(bare.images["image_id"]) == [item.image_id for item in items]
+    clean = np.array([float(item.x.double().mean()) for item in items])
+    adv = np.array([float((item.x.double() + 4 / 255).clamp(max=1).mean()) for item in items])
+    # float32 means of 6,912 values in [0, 1] carry errors of about 1e-7.
+    np.testing.assert_allclose(bare.images["score_clean"], clean, atol=1e-6)
+    np.testing.assert_allclose(bare.images["score_adv"], adv, atol=1e-6)
+    assert bare.images["score_def_clean"].isna().all()
+    np.testing.assert_allclose(defended.images["score_clean"], clean, atol=1e-6)
+    np.testing.assert_allclose(defended.images["score_def_clean"], clean / 2, atol=1e-6)
+    np.testing.assert_allclose(defended.images["score_adv"], adv / 2, atol=1e-6)
+    np.testing.assert_allclose(bare.images["linf"] * 255, 4, atol=1e-4)
+    assert (bare.status, bare.facts["mos_range"]) == ("ok", [0.0, 100.0])
+
+
+def test_oblivious_cells_share_the_attack_of_the_bare_cell() -> None:
+    specs = [spec(), spec("halve", "oblivious"), spec("halve"), spec("half", "oblivious")]
+    groups = group_by_attack(specs)
+    assert [[cell.defense and cell.defense.name for cell in group] for group in groups] == [
+        [None, "halve", "half"],
+        ["halve"],
+    ]
+    attack = Brighten()
+    run_job(job(groups[0], [None, Halve(), Halve()], attack=attack, batch_size=5))
+    assert attack.batches == 1
+
+
+def test_memory_that_runs_out_halves_the_batch_and_loses_nothing() -> None:
+    whole = run_job(job([spec()], [None], batch_size=5))[0]
+
+    class Tightening(Brighten):
+        def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+            if len(x) > 2:
+                raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+            return super().perturb(objective, x, budget, rng)
+
+    attack = Tightening()
+    halved = run_job(job([spec()], [None], attack=attack, batch_size=5))[0]
+    assert halved.status == "ok"
+    assert whole.images.equals(halved.images)
+    assert attack.batches >= 3
+
+
+def test_a_defense_that_breaks_fails_alone() -> None:
+    bare, broken = run_job(job([spec(), spec("broken", "oblivious")], [None, Broken()]))
+    assert (bare.status, broken.status) == ("ok", "failed")
+    assert broken.reason == "ZeroDivisionError: by design"
+    assert broken.images["score_adv"].isna().all() and len(broken.images) == 5
+
+
+def test_scores_that_are_not_finite_are_failed_images_not_dropped_ones() -> None:
+    record = run_job(job([spec("nan")], [NotANumber()]))[0]
+    assert len(record.images) == 5
+    failed = record.images["status"] == "failed"
+    assert 0 < failed.sum() <= 5
+    assert set(record.images.loc[failed, "reason"]) == {"score is not finite"}
+
+
+def test_finished_batches_are_not_run_again(tmp_path) -> None:
+    store = Store(tmp_path)
+
+    class Stops(Brighten):
+        def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+            if self.batches == 2:
+                raise KeyboardInterrupt
+            return super().perturb(objective, x, budget, rng)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job([spec()], [None], attack=Stops()), store)
+    parts = store.parts(spec().digest)
+    assert parts is not None and len(parts) == 4
+
+    attack, seen = Brighten(), []
+    resumed = run_job(job([spec()], [None], attack=attack), store, seen.append)[0]
+    assert attack.batches == 1
+    assert seen == [4, 1]
+    assert resumed.images.equals(run_job(job([spec()], [None]))[0].images)
+    assert store.parts(spec().digest) is None
+    assert store.finished(spec().digest)
+
+
+def test_a_part_that_was_cut_short_counts_as_not_there(tmp_path) -> None:
+    store = Store(tmp_path)
+    record = run_job(job([spec()], [None]))[0]
+    store.write_part(spec().digest, record.images.iloc[:2])
+    part = next(tmp_path.rglob("*.parts/*.parquet"))
+    part.write_bytes(part.read_bytes()[:-20])
+    assert store.parts(spec().digest) is None
+    assert not part.exists()
+
+
+def test_images_of_different_sizes_are_grouped_not_resized() -> None:
+    sizes: list[tuple[int, ...]] = []
+
+    class Watching(Brightness):
+        def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+            sizes.append(tuple(x.shape[-2:]))
+            return super().forward(x, ref)
+
+    class TwoSizes(type(PHOTOS)):  # type: ignore[misc]
+        def load(self, row: Row) -> Any:
+            item = super().load(row)
+            import dataclasses
+
+            cut = self.size(row)[1]
+            return dataclasses.replace(item, x=item.x[..., :cut], ref=None)
+
+        def size(self, row: Row) -> tuple[int, int]:
+            return 48, 48 if self.rows().index(row) % 2 else 32
+
+    record = run_job(job([spec()], [None], dataset=TwoSizes(limit=5, crop=48), model=Watching()))[0]
+    assert record.status == "ok"
+    assert set(sizes) == {(48, 48), (48, 32)}
+    assert list(record.images["image_id"]) == [row.image_id for row in TwoSizes(limit=5, crop=48).rows()]
+
+
+def test_evaluate_gives_a_record_with_measures_from_python() -> None:
+    record = ir.evaluate(Brightness(), PHOTOS, Brighten(), Halve(), budget=ir.Budget(eps_255=2))
+    assert record.status == "ok"
+    assert len(record.images) == 5
+    measures = record.measures()
+    own = record.images
+    assert measures["shift_mean"] == pytest.approx((own["score_adv"] - own["score_clean"]).mean(), rel=1e-9)
+    assert measures["linf_max_255"] == pytest.approx(2, abs=1e-4)
+
+
+def test_evaluate_leaves_the_model_as_it_was() -> None:
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 1, 3), torch.nn.Dropout(), torch.nn.Flatten(), torch.nn.LazyLinear(1)
+    )
+    module(torch.zeros(1, 3, 48, 48))
+    module.train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    ir.evaluate(module, PHOTOS, Brighten())
+    assert all(part.training for part in module.modules())
+    assert all(value.equal(before[name]) for name, value in module.state_dict().items())

@@ -1,0 +1,80 @@
+"""Recipes are validated whole, and the shipped ones are valid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from iqa_robust.errors import RequestError
+from iqa_robust.training.recipe import SHIPPED, DenoiseRecipe, ScoreRecipe, read_recipe
+
+SHIPPED_NAMES = sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
+
+def test_the_shipped_recipes() -> None:
+    assert SHIPPED_NAMES == ["compact-photos", "dncnn-photos", "trunk-biq2021", "trunk-clive"]
+
+
+@pytest.mark.parametrize("name", SHIPPED_NAMES)
+def test_shipped_recipes_are_valid_and_named_like_their_files(name: str) -> None:
+    recipe = read_recipe(name)
+    assert recipe.name == name
+    assert recipe.validation.share or recipe.validation.contents
+    assert isinstance(recipe, DenoiseRecipe if name.startswith("dncnn") else ScoreRecipe)
+
+
+def test_every_mistake_is_listed_with_its_key(tiny_recipe) -> None:
+    path = tiny_recipe()
+    text = path.read_text().replace("epochs = 3", "epochs = 0").replace("seed = 0", "sede = 0")
+    text = text.replace('name = "norm-in-norm"', 'name = "cosine"').replace("share = 0.3", 'share = "much"')
+    path.write_text(text.replace("batch_size = 4\n", ""))
+    with pytest.raises(RequestError) as caught:
+        read_recipe(path)
+    message = str(caught.value)
+    assert "5 wrong entries" in message
+    for part in (
+        "optimization.epochs: ",
+        "optimization.batch_size: is missing",
+        "sede: no such key",
+        "loss.1.name: ",
+        "validation.share: ",
+        str(path),
+    ):
+        assert part in message
+
+
+def test_the_test_split_cannot_be_asked_for(tiny_recipe) -> None:
+    path = tiny_recipe()
+    path.write_text(path.read_text().replace("params = { table", 'params = { split = "test", table'))
+    with pytest.raises(RequestError, match="training reads the training split"):
+        read_recipe(path)
+
+
+def test_an_unknown_task_is_named(tiny_recipe) -> None:
+    path = tiny_recipe()
+    path.write_text(path.read_text().replace('task = "score"', 'task = "guess"'))
+    with pytest.raises(RequestError, match="guess"):
+        read_recipe(path)
+
+
+def test_broken_toml_says_where(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("name = 'x'\nseed = = 3\n")
+    with pytest.raises(RequestError, match="line 2"):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize("name", ["compact-foto", "../recipes/compact-photos", "missing/recipe.toml"])
+def test_unknown_recipes_are_refused_with_the_shipped_names(name: str) -> None:
+    with pytest.raises(RequestError, match="compact-photos, dncnn-photos"):
+        read_recipe(name)
+
+
+def test_the_digest_sees_values_but_not_layout(tiny_recipe) -> None:
+    path = tiny_recipe()
+    digest = read_recipe(path).digest()
+    path.write_text("# a comment\n" + path.read_text().replace("turn = true", "turn = true\nflip = true"))
+    assert read_recipe(path).digest() == digest  # flip is true by default
+    path.write_text(path.read_text().replace("1e-2", "2e-2"))
+    assert read_recipe(path).digest() != digest

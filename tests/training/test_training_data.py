@@ -1,0 +1,160 @@
+"""Which samples train and which choose the epoch, patches, batches, and degraded pristine pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from iqa_robust.datasets.base import Item, Row
+from iqa_robust.datasets.consensus import pseudo_mos
+from iqa_robust.errors import DataError, RequestError
+from iqa_robust.training.data import Memory, Sample, augmented, batch_count, batches_of, hold_out
+from iqa_robust.training.degraded import DegradedPictures
+from iqa_robust.training.progress import silent
+from iqa_robust.training.recipe import Augment, Pristine, Validation
+
+
+class Numbered:
+    """A loader whose images hold their own number in gray levels."""
+
+    def __init__(self) -> None:
+        self.loads = 0
+
+    def load(self, row: Row) -> Item:
+        self.loads += 1
+        number = int(row.image_id)
+        return Item(row.image_id, torch.full((3, 8, 6), number / 255), None, float(number), None, row.reference_id)
+
+
+def samples(n: int, per_content: int = 3) -> list[Sample]:
+    loader = Numbered()
+    return [Sample(loader, Row(str(i), f"{i}.png", float(i), reference_id=f"c{i // per_content}")) for i in range(n)]
+
+
+def contents(part: list[Sample]) -> set[str]:
+    return {sample.row.content for sample in part}
+
+
+def test_hold_out_keeps_contents_whole() -> None:
+    train, held = hold_out(samples(60), Validation(share=0.2), seed=0)
+    assert len(contents(held)) == 4
+    assert not contents(train) & contents(held)
+    assert len(train) + len(held) == 60
+    assert contents(hold_out(samples(60), Validation(share=0.2), seed=1)[1]) != contents(held)
+
+
+def test_hold_out_by_name() -> None:
+    _, held = hold_out(samples(60), Validation(contents=("c1", "c1?")), seed=0)
+    assert contents(held) == {"c1", *(f"c{i}" for i in range(10, 20))}
+
+
+def test_no_hold_out() -> None:
+    train, held = hold_out(samples(9), Validation(), seed=0)
+    assert len(train) == 9
+    assert held == []
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        (Validation(contents=("none",)), "matches none"),
+        (Validation(contents=("*",)), "nothing is left"),
+        (Validation(contents=("c1",), share=0.1), "either"),
+    ],
+)
+def test_impossible_hold_outs_are_refused(validation: Validation, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        hold_out(samples(9), validation, seed=0)
+
+
+@pytest.mark.parametrize(("n", "size", "count"), [(8, 4, 2), (9, 4, 2), (10, 4, 3), (3, 4, 1), (1, 4, 0)])
+def test_a_last_batch_of_one_is_left_out(n: int, size: int, count: int) -> None:
+    assert batch_count(n, size) == count
+    batches = list(batches_of(samples(n), size, Augment(), 0, 1))
+    assert len(batches) == count
+    assert all(len(images) == len(scores) >= 2 for images, scores in batches)
+
+
+def test_batches_pair_images_with_scores_and_follow_from_seed_and_epoch() -> None:
+    def epoch(*parts: object) -> list[float]:
+        found = []
+        for images, scores in batches_of(samples(10), 5, Augment(), *parts):
+            assert torch.equal(images[:, 0, 0, 0] * 255, scores)
+            found += scores.tolist()
+        return found
+
+    assert sorted(epoch(0, 1)) == list(range(10))
+    assert epoch(0, 1) == epoch(0, 1)
+    assert epoch(0, 1) != epoch(0, 2)
+    assert epoch(0, 1) != epoch(1, 1)
+
+
+def test_augmentation_only_moves_pixels() -> None:
+    x = torch.arange(3 * 8 * 8, dtype=torch.float32).view(3, 8, 8) / 255
+    item = Item("a", x, None, 0.0, None, None)
+    seen = set()
+    for epoch in range(60):
+        y = augmented(item, Augment(turn=True), epoch)
+        assert torch.equal(y.flatten(1).sort(dim=1).values, x.flatten(1).sort(dim=1).values)
+        seen.add(y[0, 0, 0].item())
+    assert len(seen) == 4  # every corner came to the top left
+    assert len({tuple(augmented(item, Augment(crop=6), epoch)[0, 0].tolist()) for epoch in range(60)}) == 18
+
+
+def test_crops_larger_than_the_image_are_refused() -> None:
+    with pytest.raises(RequestError, match="larger than 'a'"):
+        augmented(Item("a", torch.zeros(3, 20, 15), None, 0.0, None, None), Augment(crop=16), 0)
+
+
+def test_memory_loads_once_and_is_exact() -> None:
+    loader = Numbered()
+    memory, row = Memory(loader), Row("77", "77.png", 1.0)
+    assert torch.equal(memory.load(row).x, memory.load(row).x)
+    assert torch.equal(memory.load(row).x, loader.load(row).x)
+    assert loader.loads == 2
+
+
+@pytest.fixture
+def pristine(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "pristine"
+    folder.mkdir()
+    for name in ("a", "b_2"):
+        smooth = Image.fromarray(rng.integers(0, 256, (20, 36, 3), dtype=np.uint8)).resize((324, 170), Image.BICUBIC)
+        smooth.save(folder / f"{name}.png")
+    return folder
+
+
+def test_degraded_pictures_are_labeled_by_the_consensus_once(pristine: Path, tmp_path: Path, monkeypatch) -> None:
+    settings, labels = Pristine(folder="pristine", crop=162, per_crop=3), tmp_path / "labels.csv"
+    pictures = DegradedPictures(pristine, settings, 0, labels)
+    rows = pictures.rows(silent)
+    assert len(rows) == 2 * 2 * 3  # two pictures, two crops of 162 pixels each, three versions
+    assert {row.content for row in rows} == {"a", "b_2"}
+    item = pictures.load(rows[-1])
+    assert item.x.shape == (3, 162, 162)
+    expected = pseudo_mos(item.ref[None], item.x[None]).item()
+    # labels are kept with two decimals; batches sum in another order
+    assert rows[-1].mos == pytest.approx(expected, abs=0.02)
+    monkeypatch.setattr(DegradedPictures, "_label", None)  # would fail if anything were labeled again
+    again = DegradedPictures(pristine, settings, 0, labels)
+    assert again.rows(silent) == rows
+    assert again.manifest() == pictures.manifest()
+
+
+def test_labels_of_other_settings_are_not_used(pristine: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    first = DegradedPictures(pristine, Pristine(folder="pristine", crop=162, per_crop=1), 0, labels)
+    second = DegradedPictures(pristine, Pristine(folder="pristine", crop=162, per_crop=1), 1, labels)
+    assert {row.image_id for row in first.rows(silent)} != {row.image_id for row in second.rows(silent)}
+    assert first.manifest() != second.manifest()
+
+
+def test_folder_without_pristine_pictures_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="found none"):
+        DegradedPictures(tmp_path, Pristine(folder="x"), 0, tmp_path / "labels.csv")
