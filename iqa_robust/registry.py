@@ -54,7 +54,7 @@ class Registry(Generic[T]):
 
     @cached_property
     def _entries(self) -> dict[str, Entry]:
-        own = _own_version()
+        own = package_version()
         entries = {
             name: Entry(name, target, OWN_DISTRIBUTION, own, self._requires.get(name))
             for name, target in self._builtins.items()
@@ -153,7 +153,8 @@ def _importable(module: str) -> bool:
     return find_spec(module) is not None
 
 
-def _own_version() -> str:
+def package_version() -> str:
+    """The installed version of this package."""
     return version(OWN_DISTRIBUTION)
 
 

@@ -63,14 +63,14 @@ def _registered(room: str) -> list[dict[str, Any]]:
 
 
 def _tracks() -> list[dict[str, Any]]:
-    from iqa_robust import __version__
     from iqa_robust.harness.tracks_folder import shipped_tracks
+    from iqa_robust.registry import package_version
 
     return [
         {
             "name": name,
             "distribution": "iqa-robust",
-            "version": __version__,
+            "version": package_version(),
             "status": "ok",
             "detail": "",
             "target": path.name,

@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
-import iqa_robust
 from iqa_robust.errors import RequestError
+from iqa_robust.registry import package_version
 
 
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
     """Versions, git revision of the package where it is a checkout, device and precision."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
-        "package_version": iqa_robust.__version__,
+        "package_version": package_version(),
         "git_revision": _git_revision(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -40,7 +40,7 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _git_revision() -> str | None:
     """The commit of the checkout the package runs from, with a mark when files differ from it."""
-    root = Path(iqa_robust.__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import iqa_robust
 from iqa_robust import attacks, datasets, defenses, models
 from iqa_robust.attacks.base import Attack
 from iqa_robust.datasets.base import Dataset
@@ -17,6 +16,7 @@ from iqa_robust.harness.execute import Job, run_job
 from iqa_robust.harness.flags import find_flags
 from iqa_robust.models.base import wrap
 from iqa_robust.records import Budget, RunRecord, RunSpec
+from iqa_robust.registry import package_version
 from iqa_robust.tables.board import row
 
 
@@ -86,7 +86,7 @@ def evaluate(
         budget=budget or Budget(),
         knowledge=knowledge,
         seed=seed,
-        package_version=iqa_robust.__version__,
+        package_version=package_version(),
     )
     modes = [(module, module.training) for module in model.modules()]
     job = Job((spec,), dataset, model.eval(), (defense,), attack, pick_device(device), batch_size=batch_size)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import iqa_robust
 from iqa_robust import attacks, datasets, defenses, models
 from iqa_robust.attacks.base import Attack
 from iqa_robust.datasets.base import Dataset
@@ -26,7 +25,7 @@ from iqa_robust.harness.track import (
 )
 from iqa_robust.models.base import IQAModel
 from iqa_robust.records import Component, RunSpec
-from iqa_robust.registry import Registry
+from iqa_robust.registry import Registry, package_version
 
 Entry = ModelEntry | DefenseEntry | AttackEntry
 
@@ -116,7 +115,7 @@ class _Planner:
                 budget=budget,
                 knowledge=knowledge,
                 seed=seed,
-                package_version=iqa_robust.__version__,
+                package_version=package_version(),
             )
             for (model_component, model), (defense_component, _) in combinations
             for attack_component, attack, entry in attack_list

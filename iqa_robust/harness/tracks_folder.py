@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import iqa_robust
 from iqa_robust.errors import UnknownNameError
 
 
 def tracks_folder() -> Path:
     """Where the shipped tracks lie: in the installed package, or in the checkout it is imported from."""
-    package = Path(iqa_robust.__file__).parent
+    package = Path(__file__).resolve().parent.parent
     installed = package / "_tracks"
     return installed if installed.is_dir() else package.parent / "benchmarks"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import nn
 
 from iqa_robust.errors import CheckpointError
@@ -109,7 +109,8 @@ def save(path: Path, module: nn.Module, config: dict[str, Any], *, half: bool = 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata={"config": json.dumps(config, sort_keys=True)})
+        # written here, not by safetensors, whose files only their owner can read
+        temporary.write_bytes(serialize(tensors, metadata={"config": json.dumps(config, sort_keys=True)}))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

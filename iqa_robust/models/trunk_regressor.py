@@ -91,9 +91,7 @@ class TrunkNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if normalization not in NORMALIZATIONS:
-            raise RequestError(
-                f"normalization: expected one of {', '.join(NORMALIZATIONS)}, got {normalization!r}."
-            )
+            raise RequestError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}, got {normalization!r}.")
         self.normalization = normalization
         self.score_range = (float(score_range[0]), float(score_range[1]))
         self.trunk, self._path = _trunk(backbone)

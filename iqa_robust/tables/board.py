@@ -39,9 +39,9 @@ def board(records: Sequence[RunRecord]) -> pd.DataFrame:
     """The board of records: one row per cell, `BOARD_COLUMNS`, in an order that does not depend on that of `records`.
 
     Records that differ in their seed only share a row: measures are means over the seeds that did not fail (of
-    `linf_max_255` the largest), `n_images` is that of one seed, `n_failed` that of the worst, `seconds` the sum, `flags`
-    the union, `run` all digests joined by `;`. `status` is `failed` where every seed failed and `partial` where any
-    seed failed or is partial. A failed row has no measures: NaN.
+    `linf_max_255` the largest), `n_images` is that of one seed, `n_failed` that of the worst, `seconds` the sum,
+    `flags` the union, `run` all digests joined by `;`. `status` is `failed` where every seed failed and `partial`
+    where any seed failed or is partial. A failed row has no measures: NaN.
 
     `rank` counts within one track, attack, goal and budget, by `srocc_adv`, 1 is the most robust; see
     `iqa_robust.tables.ranking.ranks` for which rows compete.

@@ -119,7 +119,9 @@ def fact(record: RunRecord, name: str) -> Any:
     try:
         return record.facts[name]
     except KeyError:
-        raise RecordError(f"{record.digest}: expected the fact {name!r}, which is missing; run the cell again.") from None
+        raise RecordError(
+            f"{record.digest}: expected the fact {name!r}, which is missing; run the cell again."
+        ) from None
 
 
 def _order(spec: RunSpec) -> tuple[Any, ...]:

@@ -9,7 +9,8 @@ FLAG_MEANINGS: dict[str, str] = {
     "not-finite": "Some scores were NaN or infinite: the row speaks of fewer images than it seems to.",
     "out-of-declared-range": "Clean scores leave the declared range, by which scaled shifts are divided.",
     "control-noise-wins": "Random noise of the same size moves the scores further: the attack did not attack.",
-    "black-box-wins": "An attack without gradients moves the scores further than this one with them: the gradient is masked.",
+    "black-box-wins": "An attack without gradients moves the scores further than this one with them:"
+    " the gradient is masked.",
     "oblivious-wins": "Images made on the bare model move the defended one further than images made on itself:"
     " the gradient is masked and the row too good.",
     "larger-eps-weaker": "The same attack does more with a smaller eps: it did not find what was there.",

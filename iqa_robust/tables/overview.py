@@ -35,23 +35,28 @@ def warnings(section: Section) -> list[str]:
     missing = max(int(record.facts.get("n_missing") or 0) for record in section.records)
     if missing:
         found.append(
-            f"{count(missing, 'image')} of the dataset's split {'were' if missing > 1 else 'was'} missing where this was"
-            f" run: these are numbers on {section.n_images} images, not on the whole split."
+            f"{count(missing, 'image')} of the dataset's split {'were' if missing > 1 else 'was'} missing where"
+            f" this was run: these are numbers on {section.n_images} images, not on the whole split."
         )
     if any(record.spec.dataset.params.get("limit") is not None for record in section.records):
         found.append(f"A sample of {section.n_images} images was run: not comparable with the whole track.")
     failed = [line for line in section.lines if line.values["status"] == "failed"]
     if failed:
-        found.append(f"{count(len(failed), 'cell')} failed and {'have' if len(failed) > 1 else 'has'} no numbers; see Failed.")
+        found.append(
+            f"{count(len(failed), 'cell')} failed and {'have' if len(failed) > 1 else 'has'} no numbers; see Failed."
+        )
     partial = [line for line in section.lines if line.values["status"] == "partial"]
     if partial:
         images = sum(n_failed(record) for line in partial for record in line.cell)
         found.append(
-            f"{count(images, 'image')} failed in {count(len(partial), 'cell')} that otherwise ran; measures leave them out."
+            f"{count(images, 'image')} failed in {count(len(partial), 'cell')} that otherwise ran;"
+            " measures leave them out."
         )
     versions = sorted({record.spec.package_version for record in section.records})
     if len(versions) > 1:
-        found.append(f"Records of several versions of iqa_robust ({', '.join(versions)}) are mixed: do not compare them.")
+        found.append(
+            f"Records of several versions of iqa_robust ({', '.join(versions)}) are mixed: do not compare them."
+        )
     return found
 
 

@@ -88,7 +88,8 @@ class Section:
     def defenses(self) -> list[str]:
         """Titles, the bare model first."""
         return sorted(
-            dict.fromkeys(line.values["defense"] for line in self.lines), key=lambda name: (name != BARE, name.casefold())
+            dict.fromkeys(line.values["defense"] for line in self.lines),
+            key=lambda name: (name != BARE, name.casefold()),
         )
 
     @property
@@ -119,7 +120,9 @@ def sections(records: Sequence[RunRecord], board: pd.DataFrame) -> list[Section]
     try:
         cells = [tuple(by_digest[digest] for digest in row["run"].split(";")) for row in rows]
     except KeyError as error:
-        raise RecordError(f"board: names the record {error}, which was not given; rebuild it from the records.") from None
+        raise RecordError(
+            f"board: names the record {error}, which was not given; rebuild it from the records."
+        ) from None
     groups: dict[tuple[str, str], list[int]] = {}
     for index, cell in enumerate(cells):
         groups.setdefault((cell[0].spec.track, cell[0].spec.manifest), []).append(index)

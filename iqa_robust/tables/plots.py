@@ -84,7 +84,9 @@ def security_curves(section: Section, column: str, label: str) -> list[tuple[str
                 legend = [(style.swatch(), name) for name, style in styles.items() if name in used]
                 kinds = {line.values["knowledge"] for line in lines}
                 legend += [
-                    (Style(0, "", dash).swatch(), name) for name, dash in LINES.items() if name in kinds and len(kinds) > 1
+                    (Style(0, "", dash).swatch(), name)
+                    for name, dash in LINES.items()
+                    if name in kinds and len(kinds) > 1
                 ]
                 found.append((model, Plot(tuple(panels), tuple(legend))))
     return found
@@ -118,7 +120,9 @@ def trade_off(section: Section) -> list[Plot]:
             if panels:
                 legend = [(Style(color, "o", "").swatch(), name) for color, name in enumerate([BARE, *defenses])]
                 if len(section.models) > 1:
-                    legend += [(Style(0, mark, "", True).swatch(), name) for name, mark in zip(models, MARKERS, strict=False)]
+                    legend += [
+                        (Style(0, mark, "", True).swatch(), name) for name, mark in zip(models, MARKERS, strict=False)
+                    ]
                 found.append(Plot(tuple(panels), tuple(legend)))
     return found
 
@@ -223,7 +227,9 @@ def _curve_panel(
         drawn.set_xlim(0, radii[-1] * 1.04)
         drawn.set_ylim(*limits)
         return to_panel(
-            drawn, attack, f"{label} of {lines[0].values['model']} against the radius under {attack}; numbers in the board."
+            drawn,
+            attack,
+            f"{label} of {lines[0].values['model']} against the radius under {attack}; numbers in the board.",
         )
 
 
@@ -267,6 +273,7 @@ def _trade_panel(lines: Sequence[Line], styles: dict[tuple[str, str], Style]) ->
             markerfacecolor=chosen.paint,
             markeredgecolor=PAPER,
             markeredgewidth=0.8,
+            clip_on=False,
         )
     low, high = _limits([line.own_clean for line in lines])
     bottom, top = _limits([line.values["srocc_adv"] for line in lines])
@@ -276,14 +283,16 @@ def _trade_panel(lines: Sequence[Line], styles: dict[tuple[str, str], Style]) ->
     drawn.set_xlabel("clean SROCC of the system")
     drawn.set_ylabel("attacked SROCC")
     title = f"{lines[0].attack}, {lines[0].budget}"
-    return to_panel(drawn, title, f"Clean against attacked SROCC of {len(lines)} systems under {title}; numbers in the board.")
+    return to_panel(
+        drawn, title, f"Clean against attacked SROCC of {len(lines)} systems under {title}; numbers in the board."
+    )
 
 
 def _limits(values: Iterable[float]) -> tuple[float, float]:
     """A little more than correlations take, and no less than a fifth, so that noise does not fill the plot."""
     values = list(values)
     middle, span = (min(values) + max(values)) / 2, max(0.2, (max(values) - min(values)) * 1.25)
-    return max(middle - span / 2, -1.02), min(middle + span / 2, 1.02)
+    return max(middle - span / 2, -1.0), min(middle + span / 2, 1.0)
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
@@ -316,7 +325,9 @@ def _movement_panel(line: Line) -> Panel:
     beside = drawn.figure.add_axes((1 - 58 / WIDTH, drawn.get_position().y0, 10 / WIDTH, drawn.get_position().height))
     drawn.figure.colorbar(points, cax=beside).set_label("opinion score (MOS)")
     title = f"{line.values['model']} under {line.attack}, {line.budget}"
-    return to_panel(drawn, title, f"Clean and attacked scores of {int(kept.sum())} images, {title}; colored by opinion score.")
+    return to_panel(
+        drawn, title, f"Clean and attacked scores of {int(kept.sum())} images, {title}; colored by opinion score."
+    )
 
 
 def _told(line: Line) -> str:

@@ -46,7 +46,14 @@ def ranks(cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]]) -> list[floa
 def contest(spec: RunSpec) -> str:
     """What rows must share to be compared: track, images, attack, goal and budget."""
     return _canonical(
-        [spec.track, spec.manifest, dataclasses.asdict(spec.attack), spec.goal, spec.target, dataclasses.asdict(spec.budget)]
+        [
+            spec.track,
+            spec.manifest,
+            dataclasses.asdict(spec.attack),
+            spec.goal,
+            spec.target,
+            dataclasses.asdict(spec.budget),
+        ]
     )
 
 

@@ -17,6 +17,7 @@ from iqa_robust.tables.flag_texts import FLAG_MEANINGS
 from iqa_robust.tables.page import Section, sections
 from iqa_robust.tables.svg import Plot
 
+
 def write_report(records: Sequence[RunRecord], board: pd.DataFrame, path: Path) -> None:
     """Write the report, whole or not at all."""
     write_atomically(path, report_html(records, board).encode())
@@ -64,7 +65,7 @@ def _plots(section: Section) -> dict[str, list[tuple[str, Plot]]]:
 
 def _short(value: float, digits: int = 3) -> str:
     """A number for reading; a dash where it is undefined."""
-    return "–" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return "\N{EN DASH}" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _sort_key(value: object) -> str:

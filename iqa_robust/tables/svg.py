@@ -88,7 +88,7 @@ def drawing() -> Iterator[None]:
     """The settings all panels are drawn and saved under; names are shown as they are, never read as formulas."""
     import matplotlib
 
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none",
         "text.parse_math": False,
         "axes.unicode_minus": True,

@@ -98,7 +98,7 @@ class DegradedPictures:
         side = self.settings.crop
         bank = [(kind, level) for kind in DISTORTIONS for level in LEVELS]
         for number in range((height // side) * (width // side)):
-            order = sorted(bank, key=lambda pair: stable_seed(self.seed, name, number, *pair))  # noqa: B023
+            order = sorted(bank, key=lambda pair: stable_seed(self.seed, name, number, *pair))
             for kind, level in order[: self.settings.per_crop]:
                 yield f"{name}_{number}_{kind}_{level}"
 

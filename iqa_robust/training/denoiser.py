@@ -123,7 +123,9 @@ def references(samples: Sequence[Sample], recipe: str) -> list[torch.Tensor]:
     for sample in samples:
         ref = sample.loader.load(sample.row).ref
         if ref is None:
-            raise RequestError(f"recipe {recipe!r}: data.dataset: a denoiser needs reference images, this set has none.")
+            raise RequestError(
+                f"recipe {recipe!r}: data.dataset: a denoiser needs reference images, this set has none."
+            )
         found.append(ref)
     return found
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from iqa_robust.datasets.base import Dataset
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.measures.correlation import plcc_raw, srocc
 from iqa_robust.models.checkpoints import Checkpoint, load
@@ -60,7 +59,9 @@ class ScoreTask(Task):
             try:
                 self.network = NETWORKS[recipe.network.name](**self.params)
             except (KeyError, TypeError) as error:
-                raise RequestError(f"recipe {recipe.name!r}: network: not a score network's parameters ({error}).") from error
+                raise RequestError(
+                    f"recipe {recipe.name!r}: network: not a score network's parameters ({error})."
+                ) from error
 
     def start(self, listener: Listener) -> None:
         """Load the trunk and fit the head by ridge regression, as the recipe says."""
@@ -73,7 +74,9 @@ class ScoreTask(Task):
         from sklearn.linear_model import RidgeCV
 
         if not isinstance(self.network, TrunkNetwork):
-            raise RequestError(f"recipe {self.recipe.name!r}: start.head = 'ridge' needs the network 'trunk-regressor'.")
+            raise RequestError(
+                f"recipe {self.recipe.name!r}: start.head = 'ridge' needs the network 'trunk-regressor'."
+            )
         network = self.network.eval()
         features, mos = self._pooled(network, listener)
         mean, scale = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
@@ -184,5 +187,3 @@ def agreement(
     """SROCC and PLCC (of the scores as they are) between predictions and MOS; higher is better for either scale."""
     predicted, mos = over_images(function, samples, stage, listener)
     return {"srocc": srocc(predicted.numpy(), mos.numpy()), "plcc": plcc_raw(predicted.numpy(), mos.numpy())}
-
-

@@ -13,7 +13,7 @@ from iqa_robust.training.data import Sample, open_split
 from iqa_robust.training.denoiser import DenoiseTask
 from iqa_robust.training.loop import Task, fit
 from iqa_robust.training.progress import Listener
-from iqa_robust.training.recipe import DenoiseRecipe, Recipe, ScoreRecipe, read_recipe
+from iqa_robust.training.recipe import Recipe, ScoreRecipe, read_recipe
 from iqa_robust.training.regressor import ScoreTask, agreement
 
 
@@ -32,9 +32,7 @@ def run(name: str | Path, *, data_root: Path | None, out: Path | None, listener:
         task = ScoreTask(recipe, data_root=data_root, labels=labels, listener=listener)
     else:
         task = DenoiseTask(recipe, data_root=data_root)
-    history = fit(
-        task, recipe.optimization, seed=recipe.seed, digest=recipe.digest(), state=state, listener=listener
-    )
+    history = fit(task, recipe.optimization, seed=recipe.seed, digest=recipe.digest(), state=state, listener=listener)
     manifests = task.manifests()
     save(out, task.network, _config(recipe, task, manifests), half=recipe.precision == "half")
     _write_card(recipe, task, out, manifests, history, data_root, listener)

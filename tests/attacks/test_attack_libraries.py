@@ -142,7 +142,7 @@ def test_the_views_logit_rises_with_the_objective(
         score_of[0] = value
         logits.append(view(x)[0, 1].item())
     assert logits == sorted(logits) and len(set(logits)) == len(logits)
-    assert -1 <= logits[0] and logits[-1] <= 1
+    assert logits[0] >= -1 and logits[-1] <= 1
 
 
 @pytest.mark.parametrize("goal,queries,gradients", [("up", 4, 4), ("away", 10, 8)])

@@ -274,11 +274,11 @@ def test_a_full_disk_keeps_what_was_finished(cli, track: Path, tmp_path: Path, m
 
 
 def test_records_of_another_version_are_not_mixed(cli, track: Path, tmp_path: Path, monkeypatch) -> None:
-    import iqa_robust
+    from iqa_robust.harness import plan
 
     out = tmp_path / "out"
     assert cli("run", track, "--out", out, "--attacks", "noise").status == 0
-    monkeypatch.setattr(iqa_robust, "__version__", "9.9.9")
+    monkeypatch.setattr(plan, "package_version", lambda: "9.9.9")
     outcome = cli("run", track, "--out", out, "--attacks", "noise")
     assert outcome.status == 2
     assert "numbers of two versions do not belong in one board" in outcome.err

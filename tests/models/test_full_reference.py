@@ -25,7 +25,10 @@ def pair(n: int = 2, side: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_psnr_is_scikit_images() -> None:
     x, ref = pair()
-    expected = [peak_signal_noise_ratio(r.double().numpy(), i.double().numpy(), data_range=1) for i, r in zip(x, ref, strict=True)]
+    expected = [
+        peak_signal_noise_ratio(r.double().numpy(), i.double().numpy(), data_range=1)
+        for i, r in zip(x, ref, strict=True)
+    ]
     # 1e-8 beside a mean squared error of about 3e-3 moves the value by 1e-5 dB; the rest is float32
     np.testing.assert_allclose(models.create("psnr")(x, ref).numpy(), expected, atol=1e-4)
 

@@ -19,7 +19,7 @@ def test_plcc_is_scipys(values: list[int], random) -> None:
     other = list(values)
     random.shuffle(other)
     loss = plcc(torch.tensor(values, dtype=torch.float64), torch.tensor(other, dtype=torch.float64)).item()
-    assert loss == pytest.approx((1 - pearsonr(values, other).statistic) / 2, abs=1e-9)  # EPSILON in the norm
+    assert loss == pytest.approx((1 - pearsonr(values, other).statistic) / 2, abs=1e-8)  # EPSILON in the norms
 
 
 @given(SCORES, st.randoms(use_true_random=False))

@@ -102,7 +102,13 @@ def test_augmentation_only_moves_pixels() -> None:
         assert torch.equal(y.flatten(1).sort(dim=1).values, x.flatten(1).sort(dim=1).values)
         seen.add(y[0, 0, 0].item())
     assert len(seen) == 4  # every corner came to the top left
-    assert len({tuple(augmented(item, Augment(crop=6), epoch)[0, 0].tolist()) for epoch in range(60)}) == 18
+
+
+def test_crops_come_from_everywhere() -> None:
+    x = torch.arange(18 * 17, dtype=torch.float32).view(1, 18, 17).expand(3, -1, -1)
+    item = Item("a", x, None, 0.0, None, None)
+    corners = {augmented(item, Augment(crop=16, flip=False), epoch)[0, 0, 0].item() for epoch in range(60)}
+    assert corners == {17.0 * row + column for row in range(3) for column in range(2)}
 
 
 def test_crops_larger_than_the_image_are_refused() -> None:

@@ -1,0 +1,79 @@
+"""The compact model: size, cost, invariances, and how well the published weights rank held-out photos."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch.utils.flop_counter import FlopCounterMode
+
+from iqa_robust import datasets, models
+from iqa_robust.errors import ContractError
+from iqa_robust.models.base import check_inputs
+from iqa_robust.models.compact import PUBLISHED, WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def compact():
+    return models.create("compact")
+
+
+def test_it_is_small_and_cheap(compact) -> None:
+    assert sum(parameter.numel() for parameter in compact.parameters()) < 1_500_000
+    assert (WEIGHTS / PUBLISHED["photos"]).stat().st_size <= 3 * 2**20
+    with FlopCounterMode(display=False) as counter:
+        compact(torch.zeros(1, 3, 192, 192))
+    assert counter.get_total_flops() <= 0.25e9  # multiplications and additions, each counted
+
+
+def test_info_is_that_of_the_card(compact) -> None:
+    info = compact.info
+    card = (WEIGHTS / "compact-photos.md").read_text()
+    assert info.weights_sha256 in card
+    assert info.weights_license in card
+    assert info.score_range == (0.0, 100.0)
+    assert info.higher_is_better
+    assert not info.full_reference
+    assert "photos:train" in info.training_datasets
+    assert "photos:test" not in info.training_datasets
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (192, 192), (250, 101)])
+def test_any_size_is_scored_with_a_gradient(compact, height: int, width: int) -> None:
+    x = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    scores = compact(x)
+    assert scores.shape == (2,)
+    assert bool(((scores > 0) & (scores < 100)).all())
+    scores.sum().backward()
+    assert x.grad is not None
+    assert bool((x.grad.flatten(1).abs().amax(1) > 0).all())
+
+
+def test_too_small_images_are_refused(compact) -> None:
+    with pytest.raises(ContractError, match="at least 32"):
+        check_inputs(compact, torch.zeros(1, 3, 31, 40), None)
+
+
+def test_batches_do_not_matter(compact) -> None:
+    x = torch.rand(7, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    alone = torch.cat([compact(image[None]) for image in x])
+    # float32 sums in another order: a few units in the last place of numbers up to 100
+    torch.testing.assert_close(compact(x), alone, rtol=0, atol=1e-3)
+
+
+def test_scores_fall_with_damage(compact) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ref = datasets.create("photos", split="test", limit=1)
+    clean = next(iter(ref)).ref[None]
+    noise = torch.randn(clean.shape, generator=generator)
+    scores = [compact((clean + sigma / 255 * noise).clamp(0, 1)).item() for sigma in (0, 10, 25, 50)]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_published_weights_rank_held_out_photos(compact) -> None:
+    test = datasets.create("photos", split="test", limit=300)
+    predicted, mos = [], []
+    for item in test:
+        predicted.append(compact(item.x[None]).item())
+        mos.append(item.mos)
+    assert spearmanr(predicted, mos).statistic >= 0.80  # the promise; the card has the value on the whole split

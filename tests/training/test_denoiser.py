@@ -1,0 +1,119 @@
+"""Training a denoiser end to end on a tiny dataset, and what it is trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from iqa_robust import defenses
+from iqa_robust.errors import RequestError
+from iqa_robust.models.checkpoints import load
+from iqa_robust.training import train
+from iqa_robust.training.denoiser import gain, noise_like
+from iqa_robust.training.progress import silent
+from iqa_robust.training.recipe import Noise
+
+DENOISE = """
+name = "tiny-denoiser"
+task = "denoise"
+about = "A test."
+license = "MIT"
+seed = {seed}
+precision = "{precision}"
+patch = 24
+patches_per_epoch = 64
+
+[network]
+name = "dncnn"
+params = {{ depth = 3, width = 8 }}
+
+[data]
+dataset = "csv"
+params = {{ table = "{table}", mos_range = [0, 10] }}
+
+[noise]
+sigma_255 = 30
+
+[optimization]
+epochs = 6
+batch_size = 8
+optimizer = "adam"
+learning_rate = 1e-2
+
+[validation]
+contents = ["content1", "content2"]
+"""
+
+
+@pytest.fixture
+def trained(tiny_recipe, tmp_path: Path) -> Path:
+    return train(tiny_recipe(DENOISE), out=tmp_path / "denoiser.safetensors")
+
+
+def test_it_learns_to_remove_noise_from_ramps(trained: Path) -> None:
+    defense = defenses.create("dncnn", weights=str(trained))
+    ramp = torch.linspace(0.2, 0.8, 40).expand(1, 3, 40, 40)
+    noisy = (ramp + torch.randn(ramp.shape, generator=torch.Generator().manual_seed(0)) * 20 / 255).clamp(0, 1)
+    before, after = ((image - ramp).square().mean() for image in (noisy, defense.purify(noisy)))
+    assert after < 0.5 * before  # the training pictures are ramps too, so this must be easy
+
+
+def test_card_states_gains_on_the_test_references(trained: Path) -> None:
+    card = trained.with_suffix(".md").read_text()
+    for sigma in (5, 10, 15):
+        assert f"| test | psnr_gain at sigma {sigma}/255 |" in card
+    assert "| train | 14 |" in card  # 16 training contents, two held out
+    assert load(trained).config["training_datasets"] == ["csv:train"]
+
+
+def test_interrupted_training_ends_in_the_same_weights(tiny_recipe, tmp_path: Path, trained: Path) -> None:
+    out = tmp_path / "cut.safetensors"
+
+    def stop(progress) -> None:
+        if progress.stage == "train" and progress.epoch == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_recipe(DENOISE), out=out, progress=stop)
+    train(tiny_recipe(DENOISE), out=out)
+    first, second = load(out).tensors, load(trained).tensors
+    assert all(torch.equal(first[key], second[key]) for key in second)
+
+
+def test_patches_larger_than_a_picture_are_refused(tiny_recipe, tmp_path: Path) -> None:
+    path = tiny_recipe(DENOISE.replace("patch = 24", "patch = 41"))
+    with pytest.raises(RequestError, match="larger than a picture"):
+        train(path, out=tmp_path / "denoiser.safetensors")
+
+
+def test_the_network_must_be_a_denoiser(tiny_recipe, tmp_path: Path) -> None:
+    path = tiny_recipe(DENOISE.replace('name = "dncnn"', 'name = "compact"'))
+    with pytest.raises(RequestError, match="expected 'dncnn'"):
+        train(path, out=tmp_path / "denoiser.safetensors")
+
+
+def test_noise_has_the_strength_asked_for() -> None:
+    clean = torch.zeros(400, 3, 16, 16)
+    noise = noise_like(clean, Noise(sigma_255=12), np.random.default_rng(0))
+    sigmas = noise.flatten(1).std(dim=1) * 255
+    assert sigmas.max() < 13  # 12 plus the sampling error of 768 values, 2.6 percent
+    assert abs(sigmas.mean() - 6) < 1  # uniform on [0, 12]: mean 6, standard error of 400 draws 0.17
+    signed = noise_like(clean, Noise(sigma_255=12, sign_255=6), np.random.default_rng(0)).flatten(1)
+    is_sign = (signed.abs().amax(1) - signed.abs().amin(1)) < 1e-6
+    assert 0.15 < is_sign.float().mean() < 0.35  # a quarter; standard error of 400 draws 0.022
+    assert signed[is_sign].abs().max() <= 6 / 255 + 1e-6
+
+
+def test_gain_of_doing_nothing_is_zero_and_of_knowing_the_picture_is_large() -> None:
+    picture = torch.full((3, 32, 32), 0.5)
+    assert gain(torch.nn.Identity(), [picture], 10, silent, "test") == pytest.approx(0, abs=1e-6)
+
+    class Oracle(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 0.5 + 0.1 * (x - 0.5)
+
+    # a tenth of the error is 20 dB; no value is clipped at this sigma
+    assert gain(Oracle(), [picture], 10, silent, "test") == pytest.approx(20, abs=1e-3)
