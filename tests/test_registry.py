@@ -142,7 +142,7 @@ class Mine(DifferentiablePurifier):
 def test_a_session_can_add_a_name() -> None:
     found = registry()
     found.add("mine", Mine)
-    assert found.names() == ["gaussian", "jpeg", "mine"]
+    assert [name for name in found.names() if "/" not in name] == ["gaussian", "jpeg", "mine"]
     assert found.get("mine") is Mine
     assert found.status("mine") == ("ok", "")
     assert found.entry("mine").distribution == "(this session)"

@@ -108,11 +108,11 @@ def _snap_l2(z: torch.Tensor, x: torch.Tensor, eps: float) -> torch.Tensor:
     of the rounding grows with the scale, so bisection finds the longest one that fits.
     """
     best = to_8bit_grid(x)
-    if not bool(inside(best, x, "l2", eps).all()):
+    if bool((distance(best, x, "l2") > eps + TOLERANCE).any()):
         raise _off_grid(eps)
     direction, whole = z - x, to_8bit_grid(z)
     wanted, length = distance(z, x, "l2"), distance(whole, x, "l2")
-    fits = inside(whole, x, "l2", eps)
+    fits = length <= eps + TOLERANCE
     best = torch.where(_per_image(fits), whole, best)
     unfinished = ~fits | (length < wanted)
     limit = torch.where(fits, wanted, torch.full_like(wanted, eps)) + TOLERANCE

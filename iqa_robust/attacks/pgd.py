@@ -21,10 +21,10 @@ class PGD(Attack):
     queries that runs out ends the attack at the best image so far, the upward direction first. Toward a
     target, steps are shortened and rounded as `ascent.ascend` says.
 
-    Madry et al. take constant steps from a random start, without momentum. The defaults here are stronger on
-    a small network trained on photographs (eps 1..8/255 and L2, 5 to 20 steps, up and down): within 1.3 % of
-    the best of every setting, where constant steps of eps/4 from a random start lose 1 to 11 %. Starting at
-    the clean image was never worse than at a draw by more than 0.5 %.
+    Madry et al. take constant steps from a random start, without momentum. The defaults here were the strongest
+    measured on a small network trained on photographs (eps 1..8/255 and L2, 5 to 20 steps, up and down): they move
+    the score 0.4 to 25 % further than constant steps of eps/4 from a random start, which changes less than 0.1 % when
+    it is added to them.
     """
 
     def __init__(

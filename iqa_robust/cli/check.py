@@ -22,13 +22,13 @@ def command(
     name: Annotated[str, typer.Argument(help="Its registry name.")],
 ) -> None:
     """Check that a registered model, defense, attack or dataset keeps its contract."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from iqa_robust import testing
+    from iqa_robust.cli.terminal import make_console
 
-    console = Console()
+    console = make_console()
     with console.status(f"checking {kind.value} {name}"):
         report = getattr(testing, f"check_{kind.value}")(name)
     table = Table(title=escape(report.subject))

@@ -61,9 +61,9 @@ def command(
     if data_root is not None and not data_root.is_dir():
         raise RequestError(f"--data-root {data_root}: no such folder; give the folder that holds the datasets.")
 
-    from rich.console import Console
+    from iqa_robust.cli.terminal import make_console
 
-    console = Console()
+    console = make_console()
     with console.status("loading"):
         from iqa_robust.harness import plan as planning
         from iqa_robust.harness.track import load_track

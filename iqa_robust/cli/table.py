@@ -14,8 +14,6 @@ def command(
     per_image: Annotated[Path | None, typer.Option(help="Write the per-image scores to this file.")] = None,
 ) -> None:
     """Rebuild the board from the records of DIR; print it, or write it."""
-    from rich.console import Console
-
     from iqa_robust.records import read_records
     from iqa_robust.tables.board import board
     from iqa_robust.tables.per_image import write_per_image
@@ -30,6 +28,6 @@ def command(
     if csv is not None:
         write_board(table, csv)
         return
-    from iqa_robust.cli.terminal import print_board
+    from iqa_robust.cli.terminal import make_console, print_board
 
-    print_board(table, Console())
+    print_board(table, make_console())

@@ -81,9 +81,7 @@ class PurifiedModel(IQAModel):
         return self.model(self._purified(x), ref)
 
     def _purified(self, x: torch.Tensor) -> torch.Tensor:
-        if isinstance(self.purifier, DifferentiablePurifier) or not (
-            torch.is_grad_enabled() and x.requires_grad
-        ):
+        if isinstance(self.purifier, DifferentiablePurifier) or not (torch.is_grad_enabled() and x.requires_grad):
             return self.purifier.purify(x)
         if type(self.purifier).deterministic:
             with torch.no_grad():

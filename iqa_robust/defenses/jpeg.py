@@ -32,9 +32,7 @@ class JPEG(Purifier):
 
     def __init__(self, *, quality: int = 75) -> None:
         if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
-            raise ContractError(
-                f"JPEG: expected quality to be a whole number from 1 to 100, got {quality!r}."
-            )
+            raise ContractError(f"JPEG: expected quality to be a whole number from 1 to 100, got {quality!r}.")
         self.quality = quality
 
     def purify(self, x: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,5 @@ class Median(DifferentiablePurifier):
         """Filtered images (N, 3, H, W)."""
         height, width = x.shape[-2:]
         padded = pad_reflect(x, self.size // 2, "Median")
-        shifts = [
-            padded[..., i : i + height, j : j + width] for i in range(self.size) for j in range(self.size)
-        ]
+        shifts = [padded[..., i : i + height, j : j + width] for i in range(self.size) for j in range(self.size)]
         return torch.stack(shifts).median(dim=0).values

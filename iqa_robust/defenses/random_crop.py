@@ -33,9 +33,7 @@ class RandomCrop(DifferentiablePurifier):
 
     def __init__(self, *, fraction: float = 0.9) -> None:
         if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
-            raise ContractError(
-                f"RandomCrop: expected fraction to be a number between 0 and 1, got {fraction!r}."
-            )
+            raise ContractError(f"RandomCrop: expected fraction to be a number between 0 and 1, got {fraction!r}.")
         self.fraction = fraction
 
     def wrap(self, model: IQAModel) -> IQAModel:
@@ -56,10 +54,7 @@ class RandomCrop(DifferentiablePurifier):
         rng = draws(x.shape[0])
         tops, lefts = rng.integers(0, height - h + 1).tolist(), rng.integers(0, width - w + 1).tolist()
         return torch.stack(
-            [
-                image[:, top : top + h, left : left + w]
-                for image, top, left in zip(x, tops, lefts, strict=True)
-            ]
+            [image[:, top : top + h, left : left + w] for image, top, left in zip(x, tops, lefts, strict=True)]
         )
 
     def _window(self, side: int) -> int:

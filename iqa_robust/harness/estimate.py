@@ -12,7 +12,7 @@ from iqa_robust.harness.environment import pick_device
 from iqa_robust.harness.plan import Plan
 from iqa_robust.harness.run import group_by_attack
 from iqa_robust.harness.system import System
-from iqa_robust.models.base import IQAModel
+from iqa_robust.models.base import SCORE_DRAWS, IQAModel
 from iqa_robust.records import RunSpec
 
 
@@ -31,7 +31,7 @@ def estimate(plan: Plan, device: str = "auto") -> list[CellCost]:
     item = plan.dataset.load(rows[len(rows) // 2])
     x = item.x[None].to(picked)
     ref = None if item.ref is None else item.ref[None].to(picked)
-    timed: dict[str, tuple[float, float]] = {}
+    timed: dict[str, tuple[float, float, bool]] = {}
     costs: dict[str, float] = {}
     for group in group_by_attack(plan.cells):
         spec = group[0]
@@ -39,10 +39,12 @@ def estimate(plan: Plan, device: str = "auto") -> list[CellCost]:
         key = repr((spec.model, defense))
         if key not in timed:
             model = make_model(spec.model, spec.score_range).to(picked)
-            timed[key] = _passes(System(model, make_defense(defense)).scored, x, ref)
-        forward, backward = timed[key]
+            attacked = System(model, make_defense(defense)).scored
+            timed[key] = (*_passes(attacked, x, ref), attacked.info.deterministic)
+        forward, backward, deterministic = timed[key]
         queries, gradients = make_attack(spec.attack).cost(spec.budget, spec.goal)
-        per_image = (queries + 3) * forward + gradients * backward
+        draws, judged = (1, 3) if deterministic else (spec.budget.eot, 3 * SCORE_DRAWS)
+        per_image = (draws * queries + judged) * forward + draws * gradients * backward
         costs[spec.digest] = per_image * len(rows)
         for other in group[1:]:
             costs[other.digest] = 3 * forward * len(rows)

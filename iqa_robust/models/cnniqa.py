@@ -20,9 +20,9 @@ LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 class CNNIQA(LearnedModel):
     """No-reference model on gray patches of 32 x 32 pixels, locally normalized; the score is the patches' mean.
 
-    Patches do not overlap; as in the authors' evaluation code, one that would end exactly at the lower or right border is
-    left out. Gray values are rounded to 8 bits, as published scores were computed on 8-bit gray images; the slope is
-    that of the unrounded values, because rounding itself has none.
+    Patches do not overlap; one that would end exactly at the lower or right border is left out, as it was where the
+    known scores come from. Gray values are rounded to 8 bits, because those scores were computed on 8-bit gray
+    images; the slope is that of the unrounded values, because rounding itself has none.
 
     No weights are published here: those on the web state no license. The state dict's names are `conv1`, `fc1`, `fc2`
     and `fc3`, as in the common PyTorch implementation.

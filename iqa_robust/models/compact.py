@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -70,7 +71,7 @@ class CompactNetwork(nn.Module):
         channels = [stem, *widths]
         self.stages = nn.ModuleList(
             nn.Sequential(_convolution(before, after, stride=2), _Residual(after))
-            for before, after in zip(channels[:-1], channels[1:], strict=True)
+            for before, after in pairwise(channels)
         )
         pooled = 2 * sum(widths)
         self.head = nn.Sequential(

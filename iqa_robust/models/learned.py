@@ -1,4 +1,4 @@
-"""What all models with weights share: they are built at first use, frozen, and keep their scores in a declared range."""
+"""What models with weights share: built at first use, frozen, their scores inside a declared range."""
 
 from __future__ import annotations
 

@@ -81,6 +81,9 @@ class TrunkNetwork(nn.Module):
         RequestError: the backbone or the normalization is unknown or not supported.
     """
 
+    feature_mean: torch.Tensor
+    feature_scale: torch.Tensor
+
     def __init__(
         self,
         *,

@@ -13,7 +13,6 @@ from iqa_robust.tables.overview import worst
 from iqa_robust.tables.page import Line, Section
 from iqa_robust.tables.svg import (
     GRID,
-    INK,
     MARKERS,
     MUTED,
     PAPER,
@@ -42,6 +41,8 @@ MEANINGS = {
 }
 TOGETHER = SERIES - 1
 """Defenses drawn in one panel, beside the bare model."""
+OUTLINE = "#7d868f"
+"""Of points in a scatter plot: seen on light and dark, and in pixels, which cannot take colors from the page."""
 VECTOR_POINTS = 400
 """Above so many points a scatter plot is embedded as pixels."""
 
@@ -305,16 +306,17 @@ def _movement_panel(line: Line) -> Panel:
     images = line.cell[0].images
     clean, adv, mos = (images[name].to_numpy(dtype=np.float64) for name in ("score_clean", "score_adv", "mos"))
     kept = np.isfinite(clean) & np.isfinite(adv)
+    crowded = bool(kept.sum() > VECTOR_POINTS)
     drawn = axes(300, right=70)
     points = drawn.scatter(
         clean[kept],
         adv[kept],
         c=mos[kept],
         cmap="cividis",
-        s=26,
-        edgecolors=INK,
-        linewidths=0.4,
-        rasterized=bool(kept.sum() > VECTOR_POINTS),
+        s=9 if crowded else 26,
+        edgecolors=OUTLINE,
+        linewidths=0.2 if crowded else 0.5,
+        rasterized=crowded,
     )
     drawn.axline((0, 0), slope=1, color=MUTED, linewidth=0.9, linestyle=":")
     low, high = _span([*clean[kept], *adv[kept]])

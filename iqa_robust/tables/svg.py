@@ -137,7 +137,7 @@ def to_panel(drawn: Any, title: str, description: str) -> Panel:
 
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": f"{title} {description}"}):
-        drawn.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        drawn.figure.savefig(buffer, format="svg", dpi=144, transparent=True, metadata={"Date": None, "Creator": None})
     return Panel(title, _inline(buffer.getvalue(), description))
 
 

@@ -28,6 +28,7 @@ def check_model(model: IQAModel | str) -> Report:
     Raises:
         ContractError: `model` is neither.
         UnknownNameError, PluginError, RequestError: the name cannot be made into an instance.
+        CheckpointError: the model's weights cannot be read.
     """
     from iqa_robust.testing import models
 

@@ -25,7 +25,7 @@ N_IMAGES = 3
 LEVELS = 4.0
 """Radius of the L-infinity budget in gray levels; an L2 budget has the length of a quarter of the values at it."""
 STEPS = 8
-QUERIES = 100
+QUERIES = 60
 JUDGING = 3
 """Passes per image that are the judge's own: the clean score, and at most two candidates."""
 BATCH_SHARE = 1e-3

@@ -133,6 +133,8 @@ def augmented(item: Item, augment: Augment, *parts: object) -> torch.Tensor:
             x = x.flip(1)
         if x.shape[1] == x.shape[2] and rng.random() < 0.5:
             x = x.transpose(1, 2)
+    if augment.colors:
+        x = x[torch.from_numpy(rng.permutation(3))]
     return x
 
 

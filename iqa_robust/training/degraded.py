@@ -64,7 +64,7 @@ class DegradedPictures:
             labels = self._read()
             wanted = {name: list(self._versions(name)) for name in self._pictures}
             total = sum(map(len, wanted.values()))
-            for name, ids in wanted.items():
+            for ids in wanted.values():
                 new = [image_id for image_id in ids if image_id not in labels]
                 if new:
                     labels.update(self._label(new))

@@ -46,7 +46,8 @@ class DenoiseTask(Task):
         for picture in self.train:
             if min(picture.shape[-2:]) < recipe.patch:
                 raise RequestError(
-                    f"recipe {recipe.name!r}: patch: {recipe.patch} is larger than a picture {tuple(picture.shape[1:])}."
+                    f"recipe {recipe.name!r}: patch: {recipe.patch} is larger than a picture,"
+                    f" {picture.shape[1]} x {picture.shape[2]}."
                 )
         self.batches_per_epoch = max(1, recipe.patches_per_epoch // recipe.optimization.batch_size)
         self.chosen_by = "psnr_gain" if self.validation else None
@@ -131,7 +132,7 @@ def references(samples: Sequence[Sample], recipe: str) -> list[torch.Tensor]:
 
 
 def noise_like(clean: torch.Tensor, noise: Noise, rng: np.random.Generator) -> torch.Tensor:
-    """Noise for (N, 3, h, w), one strength per patch: Gaussian, or in every fourth patch of random sign if asked for."""
+    """Noise for (N, 3, h, w), one strength per patch: Gaussian, or in a quarter of them of random sign."""
     n = clean.shape[0]
     drawn = rng.standard_normal(clean.shape, dtype=np.float32)
     strength = rng.uniform(0, noise.sigma_255, n) / 255

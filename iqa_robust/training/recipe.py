@@ -58,16 +58,16 @@ class Pristine(_Strict):
 
     folder: str
     """Relative to the data root."""
-    crop: int = Field(192, ge=161)
+    crop: int = Field(default=192, ge=161)
     """Side of the crops, on a lattice; pseudo-MOS needs 161."""
-    per_crop: int = Field(40, ge=1)
+    per_crop: int = Field(default=40, ge=1)
     """Distorted versions of each crop, chosen by the seed."""
 
 
 class Validation(_Strict):
     """The part of the training split that chooses the epoch: whole contents, never the test split."""
 
-    share: float = Field(0.0, ge=0.0, le=0.5)
+    share: float = Field(default=0.0, ge=0.0, le=0.5)
     """Share of the contents, chosen by the seed. 0 and no `contents`: the last epoch is kept."""
     contents: tuple[str, ...] = ()
     """Or: contents by name, with `*` for any characters."""
@@ -76,19 +76,21 @@ class Validation(_Strict):
 class Augment(_Strict):
     """Changes that keep the quality of a picture."""
 
-    crop: int | None = Field(None, ge=16)
+    crop: int | None = Field(default=None, ge=16)
     """Side of a random square crop; smaller pictures are an error. None only where all pictures are of one size."""
     flip: bool = True
     """Left-right, every other time."""
     turn: bool = False
     """Also top-bottom and transposed."""
+    colors: bool = False
+    """The three channels in random order: other colors, nearly the same quality."""
 
 
 class LossTerm(_Strict):
     """One term of the loss (`iqa_robust.training.losses`) with its weight."""
 
     name: Literal["mse", "l1", "plcc", "norm-in-norm"]
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0)
 
 
 class Optimization(_Strict):
@@ -98,11 +100,11 @@ class Optimization(_Strict):
     batch_size: int = Field(ge=2)
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     learning_rate: float = Field(gt=0)
-    trunk_rate: float = Field(1.0, ge=0)
+    trunk_rate: float = Field(default=1.0, ge=0)
     """Learning rate of the weights under `trunk.` as a share of `learning_rate`."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["constant", "cosine"] = "cosine"
-    warmup: float = Field(0.0, ge=0, lt=1)
+    warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of all steps over which the rate rises from zero."""
     arithmetic: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the forward and backward passes in training (`bf16`: autocast). Judging is always in fp32."""
@@ -111,10 +113,10 @@ class Optimization(_Strict):
 class Noise(_Strict):
     """What a denoiser is trained to remove."""
 
-    sigma_255: float = Field(15.0, gt=0)
+    sigma_255: float = Field(default=15.0, gt=0)
     """Gaussian noise of a standard deviation drawn uniformly from [0, this], gray levels."""
-    sign_255: float = Field(0.0, ge=0)
-    """In every fourth patch instead: noise of random sign, of an amplitude up to this, as an attack leaves it."""
+    sign_255: float = Field(default=0.0, ge=0)
+    """In a quarter of the patches instead: noise of random sign, of an amplitude up to this, as an attack leaves it."""
 
 
 class _Recipe(_Strict):
@@ -155,8 +157,8 @@ class DenoiseRecipe(_Recipe):
     task: Literal["denoise"]
     pristine: str | None = None
     """A folder of pristine pictures, relative to the data root."""
-    patch: int = Field(48, ge=16)
-    patches_per_epoch: int = Field(4096, ge=2)
+    patch: int = Field(default=48, ge=16)
+    patches_per_epoch: int = Field(default=4096, ge=2)
     noise: Noise = Noise()
 
 

@@ -185,6 +185,28 @@ def test_gradients_through_plain_autograd_are_counted(images: Callable[..., torc
     assert not result.zero_gradient.any()
 
 
+def test_a_zero_slope_is_noted_for_its_own_image_only(
+    images: Callable[..., torch.Tensor], linear: IQAModel, make_model: type[IQAModel]
+) -> None:
+    """One leaf serves two images in turn; the slope of the second must not be booked to the first."""
+    x = images(2)
+
+    def half_flat(z: torch.Tensor) -> torch.Tensor:
+        return torch.where((z - x[:1]).abs().flatten(1).amax(dim=1) < 1e-6, linear(z).detach(), linear(z))
+
+    def perturb(objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        leaf = x[:1].clone().requires_grad_(True)
+        objective(leaf, torch.tensor([0])).sum().backward()
+        with torch.no_grad():
+            leaf.copy_(x[1:])
+        objective(leaf, torch.tensor([1])).sum().backward()
+        return x
+
+    result = Custom(perturb)(make_model(half_flat), x, goal="up", budget=Budget())
+    assert result.gradients.tolist() == [1, 1]
+    assert result.zero_gradient.tolist() == [True, False]
+
+
 def test_the_best_image_seen_counts_even_if_another_is_returned(
     images: Callable[..., torch.Tensor], linear: IQAModel
 ) -> None:

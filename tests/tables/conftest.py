@@ -182,21 +182,21 @@ def _noise(name: str, n: int, sd: float) -> np.ndarray:
     return np.random.default_rng(zlib.crc32(name.encode())).normal(0, sd, n)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_record() -> Callable[..., RunRecord]:
     return build_record
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_grid() -> Callable[..., list[RunRecord]]:
     return build_grid
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def with_changes() -> Callable[..., RunRecord]:
     return change
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def with_failed_images() -> Callable[..., pd.DataFrame]:
     return failed_images

@@ -35,7 +35,7 @@ def test_a_board_reads_back(make_grid: Callable, make_record: Callable, tmp_path
     assert list(back.columns) == list(BOARD_COLUMNS)
     for name in BOARD_COLUMNS:
         if name in TEXT_COLUMNS:
-            assert list(back[name].fillna("")) == list(table[name]), name
+            assert list(back[name].astype(object).fillna("")) == list(table[name]), name
         else:
             # 6 significant digits: off by at most half of the sixth.
             np.testing.assert_allclose(back[name], table[name], rtol=5e-6, atol=0, err_msg=name)

@@ -29,14 +29,14 @@ train(sys.argv[1], out=Path(sys.argv[2]), progress=die)
 """
 
 
-class StopTraining(Exception):
+class StoppedError(Exception):
     """Stands for anything that ends a training early."""
 
 
 def stop_in_epoch(epoch: int, batch: int = 1):
     def listen(progress: Progress) -> None:
         if (progress.stage, progress.epoch, progress.done) == ("train", epoch, batch):
-            raise StopTraining
+            raise StoppedError
 
     return listen
 
@@ -54,7 +54,7 @@ def whole(tiny_recipe, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_interrupted_training_ends_in_the_same_weights(tiny_recipe, tmp_path: Path, whole: Path, epoch: int) -> None:
     out = tmp_path / "cut.safetensors"
-    with pytest.raises(StopTraining):
+    with pytest.raises(StoppedError):
         train(tiny_recipe(), out=out, progress=stop_in_epoch(epoch, batch=2))
     assert not out.exists()
     assert out.with_suffix(".resume.pt").exists() == (epoch > 1)
@@ -105,7 +105,7 @@ def test_another_recipes_file_is_not_overwritten(tiny_recipe, whole: Path) -> No
 
 def test_state_of_another_recipe_is_refused(tiny_recipe, tmp_path: Path) -> None:
     out = tmp_path / "cut.safetensors"
-    with pytest.raises(StopTraining):
+    with pytest.raises(StoppedError):
         train(tiny_recipe(), out=out, progress=stop_in_epoch(2))
     with pytest.raises(CheckpointError, match="belongs to another recipe"):
         train(tiny_recipe(seed=1), out=out)

@@ -1,6 +1,7 @@
 """A black-box attack: a random walk over the corners of the L-infinity ball that never steps back."""
 
 import torch
+
 from iqa_robust.attacks.base import Attack
 from iqa_robust.attacks.norms import project
 from iqa_robust.attacks.objectives import Objective

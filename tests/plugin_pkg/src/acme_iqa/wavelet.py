@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+
 from iqa_robust.defenses.base import DifferentiablePurifier
 from iqa_robust.errors import ContractError
 
