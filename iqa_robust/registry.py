@@ -101,14 +101,16 @@ class Registry(Generic[T]):
             for part in attribute.split("."):
                 found = getattr(found, part)
         except Exception as error:  # a plugin may fail in any way; the user needs to know whose it is
-            missing = f" Install it with `pip install {entry.requires}`." if entry.requires else ""
+            advice = f" Install it with `pip install {entry.requires}`." if entry.requires else ""
             raise PluginError(
-                f"{where} could not be loaded ({entry.target}): {type(error).__name__}: {error}.{missing}"
+                f"{where} could not be loaded ({entry.target}): {type(error).__name__}: {error}.{advice}"
             ) from error
         base_module, _, base_name = self._base.partition(":")
         base = getattr(import_module(base_module), base_name)
         if not (isinstance(found, type) and issubclass(found, base)):
             raise PluginError(f"{where} could not be loaded ({entry.target}): it is not a subclass of {base_name}.")
+        if missing := sorted(getattr(found, "__abstractmethods__", ())):
+            raise PluginError(f"{where} could not be loaded ({entry.target}): it does not define {missing[0]}.")
         return found
 
     def create(self, name: str, **params: Any) -> T:

@@ -36,14 +36,14 @@ ARROWS: dict[str, frozenset[str]] = {
     "defenses": COMMON | {"models"},
     "attacks": COMMON | {"models"},
     "training": COMMON | PLUGIN_ROOMS | {"measures"},
-    "harness": COMMON | PLUGIN_ROOMS | {"training", "measures"},
+    "harness": COMMON | PLUGIN_ROOMS | {"measures", "tables"},
     "tables": frozenset({"errors", "records", "measures"}),
     "testing": COMMON | PLUGIN_ROOMS | {"harness"},
 }
 ARROWS["cli"] = frozenset(ARROWS)
 ARROWS[FRONT_DOOR] = frozenset(ARROWS)
-USERS_OF_THE_FRONT_DOOR = frozenset({"harness", "cli"})
-"""They ask it for the version of the package and the folder it lies in."""
+USERS_OF_THE_FRONT_DOOR = frozenset({"cli"})
+"""They may import the package itself; a room below it that did would close a circle."""
 
 NAMELESS_ROOMS = ("harness", "tables", "cli", "measures")
 """Rooms that know no particular model, dataset, defense or attack."""
@@ -139,7 +139,8 @@ def test_arrows_go_one_way() -> None:
         ("iqa_robust.tables.board", "from iqa_robust import images"),
         ("iqa_robust.measures.shift", "from iqa_robust.records import Record"),
         ("iqa_robust.records", "from iqa_robust.models.base import IQAModel"),
-        ("iqa_robust.harness.plan", "from iqa_robust.tables import board"),
+        ("iqa_robust.harness.plan", "import iqa_robust"),
+        ("iqa_robust.tables.board", "from iqa_robust.harness import plan"),
         ("iqa_robust.models.base", "from iqa_robust import __version__"),
         ("iqa_robust.datasets.base", "import_module('iqa_robust.models.base')"),
         ("iqa_robust.attacks.base", "LATE = 'iqa_robust.harness.execute:execute'"),
@@ -156,7 +157,7 @@ def test_a_wrong_arrow_is_seen(module: str, source: str) -> None:
     [
         ("iqa_robust.attacks.pgd", "from iqa_robust.models.base import IQAModel\nfrom .base import Attack"),
         ("iqa_robust.cli.run", "from iqa_robust.harness import execute\nfrom iqa_robust import __version__"),
-        ("iqa_robust.harness.plan", "import iqa_robust"),
+        ("iqa_robust.harness.evaluate", "from iqa_robust.tables import board"),
         ("iqa_robust.training.pgd", "from iqa_robust import attacks, models"),
         ("iqa_robust.tables.board", "from iqa_robust import records\nimport numpy"),
     ],

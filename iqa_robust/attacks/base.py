@@ -13,7 +13,7 @@ import torch
 from iqa_robust.attacks.norms import distance, snap
 from iqa_robust.attacks.objectives import Goal, Objective, QueryBudgetExhaustedError
 from iqa_robust.errors import ContractError
-from iqa_robust.models.base import IQAModel, check_inputs, score
+from iqa_robust.models.base import IQAModel, check_inputs, evaluation_mode, score
 from iqa_robust.models.randomness import ImageRNG, content_seeds, derive_seed
 from iqa_robust.records import GOALS, NORMS, Budget
 
@@ -270,17 +270,13 @@ def _frozen(model: IQAModel) -> Iterator[None]:
 
     Libraries call `backward()`, which would otherwise add to the gradients of the parameters.
     """
-    modes = [(module, module.training) for module in model.modules()]
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for module, _ in modes:
-        module.training = False
     for parameter in learned:
         parameter.requires_grad_(False)
     try:
-        yield
+        with evaluation_mode(model):
+            yield
     finally:
-        for module, training in modes:
-            module.training = training
         for parameter in learned:
             parameter.requires_grad_(True)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
 from iqa_robust.cli import check, list_names, report, run, submit_check, table, train
 from iqa_robust.errors import IqaRobustError
+from iqa_robust.registry import package_version
 
 INTERRUPTED = 130
 
@@ -18,6 +20,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if version:
+        print(f"iqa-robust {package_version()}")
+        raise typer.Exit
+
+
 app.command("list")(list_names.command)
 app.command("run")(run.command)
 app.command("table")(table.command)

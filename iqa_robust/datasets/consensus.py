@@ -63,9 +63,7 @@ def measure(ref: torch.Tensor, x: torch.Tensor) -> NDArray[np.float64]:
     check_images(x)
     check_pair(x, ref)
     if min(x.shape[-2:]) < MIN_SIDE:
-        raise ContractError(
-            f"pseudo-MOS: expected height and width of at least {MIN_SIDE}, got {tuple(x.shape[-2:])}."
-        )
+        raise ContractError(f"pseudo-MOS: expected height and width of at least {MIN_SIDE}, got {tuple(x.shape[-2:])}.")
     with torch.no_grad():
         columns = [function(x, ref).double().cpu().numpy() for function in MEASURES.values()]
     return np.stack(columns, axis=1)

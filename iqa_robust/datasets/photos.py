@@ -177,8 +177,7 @@ def balanced_order(rows: Sequence[Row], seed: int) -> list[str]:
         left.setdefault(reference, []).append((name, level))
     crops = sorted(left, key=lambda reference: stable_seed(seed, reference))
     tie = {
-        reference: {pair: stable_seed(seed, reference, *pair) for pair in pairs}
-        for reference, pairs in left.items()
+        reference: {pair: stable_seed(seed, reference, *pair) for pair in pairs} for reference, pairs in left.items()
     }
     used: Counter[object] = Counter()
     order: list[str] = []

@@ -14,7 +14,7 @@ from iqa_robust.harness.components import describe_object
 from iqa_robust.harness.environment import pick_device, prepare_numerics
 from iqa_robust.harness.execute import Job, run_job
 from iqa_robust.harness.flags import find_flags
-from iqa_robust.models.base import wrap
+from iqa_robust.models.base import evaluation_mode, wrap
 from iqa_robust.records import Budget, RunRecord, RunSpec
 from iqa_robust.registry import package_version
 from iqa_robust.tables.board import row
@@ -88,12 +88,8 @@ def evaluate(
         seed=seed,
         package_version=package_version(),
     )
-    modes = [(module, module.training) for module in model.modules()]
-    job = Job((spec,), dataset, model.eval(), (defense,), attack, pick_device(device), batch_size=batch_size)
-    try:
+    job = Job((spec,), dataset, model, (defense,), attack, pick_device(device), batch_size=batch_size)
+    with evaluation_mode(model):
         record = run_job(job)[0]
-    finally:
-        for module, training in modes:
-            module.training = training
     fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     return Evaluation(**{**fields, "flags": find_flags(record, [record])})

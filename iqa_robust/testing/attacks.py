@@ -11,14 +11,14 @@ from iqa_robust import attacks
 from iqa_robust.attacks.base import Attack, AttackResult
 from iqa_robust.attacks.norms import TOLERANCE, distance, random_start, snap
 from iqa_robust.images import on_8bit_grid
-from iqa_robust.models.base import IQAModel, with_score_range
+from iqa_robust.models.base import IQAModel, evaluation_mode, with_score_range
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import GOALS, NORMS, Budget
 from iqa_robust.testing.pictures import pictures
 from iqa_robust.testing.report import Report, ViolationError, expect, run
 from iqa_robust.testing.subject import check_constructor, parameters, resolve
 from iqa_robust.testing.toy import Recorder, ToyLinear, ToyNetwork, ToyReference
-from iqa_robust.testing.traces import evaluation, no_global_randomness, untouched
+from iqa_robust.testing.traces import no_global_randomness, untouched
 
 SIZE = (33, 40)
 N_IMAGES = 3
@@ -75,7 +75,7 @@ class _Suite:
             steps=STEPS,
             queries=request.pop("queries", QUERIES),
         )
-        with evaluation(model), torch.no_grad():
+        with evaluation_mode(model), torch.no_grad():
             clean = model(images, request.get("ref")).float()
         if goal == "target":
             request["target"] = clean + 10

@@ -10,13 +10,13 @@ import torch
 from iqa_robust import defenses
 from iqa_robust.defenses.base import Defense, DifferentiablePurifier, Purifier
 from iqa_robust.errors import ContractError
-from iqa_robust.models.base import IQAModel
+from iqa_robust.models.base import IQAModel, evaluation_mode
 from iqa_robust.models.randomness import seeded
 from iqa_robust.testing.pictures import off_grid, pictures
 from iqa_robust.testing.report import Report, expect, run
 from iqa_robust.testing.subject import check_constructor, parameters, resolve
 from iqa_robust.testing.toy import ToyNetwork, ToyReference
-from iqa_robust.testing.traces import evaluation, no_global_randomness, untouched
+from iqa_robust.testing.traces import no_global_randomness, untouched
 
 SIDE = 72
 """Side of the pictures in pixels: not a multiple of 16, and large enough for wide filters."""
@@ -266,7 +266,7 @@ class _Suite:
         x = pictures(2, SIDE, SIDE)
         with no_global_randomness():
             wrapped = self.defense.wrap(self.model)
-            with evaluation(wrapped), torch.no_grad():
+            with evaluation_mode(wrapped), torch.no_grad():
                 wrapped(x)
         return "not used"
 

@@ -11,12 +11,12 @@ import torch
 
 from iqa_robust import models
 from iqa_robust.defenses.base import PurifiedModel
-from iqa_robust.models.base import IQAModel, ModelInfo, WrappedModel, WrappedModule
+from iqa_robust.models.base import IQAModel, ModelInfo, WrappedModel, WrappedModule, evaluation_mode
 from iqa_robust.models.randomness import seeded
 from iqa_robust.testing.pictures import degraded, off_grid, pictures
 from iqa_robust.testing.report import Report, expect, run
 from iqa_robust.testing.subject import check_constructor, resolve
-from iqa_robust.testing.traces import evaluation, no_global_randomness, untouched
+from iqa_robust.testing.traces import no_global_randomness, untouched
 
 LEAST_SIDE = 96
 """Side of the pictures in pixels where the model accepts it."""
@@ -47,7 +47,7 @@ def check(model: IQAModel | str) -> Report:
         ("global-randomness", suite.global_randomness),
         ("cost", suite.cost),
     ]
-    with evaluation(instance):
+    with evaluation_mode(instance):
         return run(title, questions, essential=2)
 
 

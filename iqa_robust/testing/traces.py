@@ -51,18 +51,6 @@ def no_global_randomness() -> Iterator[None]:
         )
 
 
-@contextlib.contextmanager
-def evaluation(model: IQAModel) -> Iterator[None]:
-    """Evaluation mode within the block, every module's own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def _describe(model: IQAModel) -> dict[str, Any]:
     parameters = dict(model.named_parameters())
     return {
