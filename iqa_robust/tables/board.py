@@ -64,8 +64,8 @@ def row(record: RunRecord) -> dict[str, Any]:
 
 def summary_rows(board: pd.DataFrame) -> list[dict[str, str]]:
     """The columns a person looks at first, as text for a terminal; one dict per row, the same keys in each."""
-    several_goals = board["goal"].nunique() > 1
-    return [_summary(values, several_goals) for values in board.to_dict("records")]
+    goals = board.groupby("attack")["goal"].nunique()
+    return [_summary(values, goals[values["attack"]] > 1) for values in board.to_dict("records")]
 
 
 def _row(cell: Cell) -> dict[str, Any]:

@@ -98,6 +98,12 @@ def n_failed(record: RunRecord) -> int:
     return int((record.images["status"] != "ok").sum())
 
 
+def limited(record: RunRecord) -> bool:
+    """Whether `--limit` cut the images of the track: the fact `limited`, or, where that is missing, any limit."""
+    said = record.facts.get("limited")
+    return record.spec.dataset.params.get("limit") is not None if said is None else bool(said)
+
+
 def defense_title(spec: RunSpec) -> str:
     """The defense as tables call it; `none` for the bare model."""
     return BARE if spec.defense is None else spec.defense.title

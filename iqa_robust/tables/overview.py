@@ -7,8 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from iqa_robust.records import RunRecord
-from iqa_robust.tables.cells import n_failed
+from iqa_robust.tables.cells import limited, n_failed
 from iqa_robust.tables.page import Line, Section
+
+HUMAN_LABELS = "human scores"
+"""The fact `labels` of a dataset whose labels people gave; any other kind is said in the banner."""
 
 
 def facts(section: Section) -> list[tuple[str, str]]:
@@ -31,14 +34,14 @@ def facts(section: Section) -> list[tuple[str, str]]:
 
 def warnings(section: Section) -> list[str]:
     """What a reader must know before reading a number."""
-    found = []
+    found = [f"The labels are {labels}." for labels in section.facts("labels") if labels != HUMAN_LABELS]
     missing = max(int(record.facts.get("n_missing") or 0) for record in section.records)
     if missing:
         found.append(
             f"{count(missing, 'image')} of the dataset's split {'were' if missing > 1 else 'was'} missing where"
             f" this was run: these are numbers on {section.n_images} images, not on the whole split."
         )
-    if any(record.spec.dataset.params.get("limit") is not None for record in section.records):
+    if any(limited(record) for record in section.records):
         found.append(f"A sample of {section.n_images} images was run: not comparable with the whole track.")
     failed = [line for line in section.lines if line.values["status"] == "failed"]
     if failed:

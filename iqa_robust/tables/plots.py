@@ -154,7 +154,7 @@ def _drop_panel(lines: Sequence[Line], low: float) -> Panel:
     for y, (_, _, of_row) in enumerate(rows):
         placed = sorted(of_row, key=lambda line: line.values["knowledge"] != "oblivious")
         for i, line in enumerate(placed):
-            _whisker(drawn, line, y + 0.26 * (i - (len(placed) - 1) / 2))
+            _whisker(drawn, line, y + 0.36 * (i - (len(placed) - 1) / 2))
     drawn.set_ylim(len(rows) - 0.4, -0.6)
     drawn.set_yticks(range(len(rows)), names)
     for label, (_, header, _) in zip(drawn.get_yticklabels(), rows, strict=True):
@@ -163,6 +163,7 @@ def _drop_panel(lines: Sequence[Line], low: float) -> Panel:
     drawn.tick_params(axis="x", top=len(rows) > 25, labeltop=len(rows) > 25)
     drawn.grid(axis="y", visible=False)
     drawn.set_xlim(low, 1.02)
+    drawn.locator_params(axis="x", nbins=5)
     drawn.axvline(0, color=MUTED, linewidth=0.8)
     drawn.set_xlabel("SROCC with the opinion scores")
     title = f"{lines[0].attack}, {lines[0].budget}"

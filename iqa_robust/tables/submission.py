@@ -13,7 +13,7 @@ from iqa_robust.errors import IqaRobustError, RecordError
 from iqa_robust.records import FLAG_NAMES, IMAGE_COLUMNS, RunRecord, RunSpec, read_record
 from iqa_robust.tables.board import board
 from iqa_robust.tables.board_file import check_board_file
-from iqa_robust.tables.cells import defense_title
+from iqa_robust.tables.cells import defense_title, limited
 from iqa_robust.tables.write import BOARD_DIGITS, csv_text
 
 BUDGET_TOLERANCE_255 = 1e-3
@@ -97,8 +97,8 @@ def _check_record(record: RunRecord) -> list[str]:
     spec, images, problems = record.spec, record.images, []
     if record.status == "failed":
         problems.append(f"the cell failed ({record.reason}).")
-    if spec.dataset.params.get("limit") is not None:
-        problems.append(f"run with --limit {spec.dataset.params['limit']}; a submission takes all images.")
+    if limited(record):
+        problems.append(f"run with --limit {spec.dataset.params.get('limit')}; a submission takes all images.")
     if record.environment.get("package_version") != spec.package_version:
         problems.append("its environment names another version of iqa_robust than its spec.")
     unknown = sorted(set(record.flags) - set(FLAG_NAMES))

@@ -265,6 +265,7 @@ def test_a_system_whose_worst_case_is_unknown_has_no_rank(make_record: Callable)
 
 def test_summary_rows_are_short_text(make_grid: Callable, make_record: Callable) -> None:
     records = [*make_grid(n=12), make_record(model="gamma", status="failed", reason="it broke", goal="up")]
+    assert all("(" not in summary["attack"] for summary in summary_rows(board(records[:-1])))
     rows = summary_rows(board(records))
     assert len(rows) == len(board(records))
     assert len({tuple(summary) for summary in rows}) == 1

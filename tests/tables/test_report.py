@@ -178,6 +178,12 @@ def test_a_sample_and_mixed_versions_are_said(make_record: Callable) -> None:
     assert "several versions" in text
 
 
+def test_labels_that_no_human_gave_are_a_warning(make_record: Callable) -> None:
+    human, other = (page_of([make_record(n=12, facts={"labels": kind})]) for kind in ("human scores", "pseudo-MOS"))
+    assert "human scores" in human.text and "The labels are" not in human.text
+    assert "The labels are pseudo-MOS." in other.text
+
+
 def test_a_whole_run_has_no_warning(page: Page) -> None:
     assert not [1 for _, attributes in page.elements if attributes.get("class") == "banner"]
 

@@ -148,6 +148,12 @@ def test_a_limit_is_refused(make_grid: Callable, tmp_path: Path) -> None:
     assert all("--limit 12" in problem for problem in problems)
 
 
+def test_a_limit_that_the_track_itself_states_is_fine(make_grid: Callable, tmp_path: Path) -> None:
+    dataset = Component(name="some-set", params={"split": "test", "limit": 12})
+    grid = make_grid(models=("alpha",), defenses=(None,), n=12, dataset=dataset, facts={"limited": False})
+    assert check_submission(stored(tmp_path, grid)) == []
+
+
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
