@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Any
+
+import pandas as pd
 
 from iqa_robust import attacks, datasets, defenses, models
 from iqa_robust.attacks.base import Attack
@@ -18,14 +21,38 @@ from iqa_robust.models.base import evaluation_mode, wrap
 from iqa_robust.records import Budget, RunRecord, RunSpec
 from iqa_robust.registry import package_version
 from iqa_robust.tables.board import row
+from iqa_robust.tables.per_image import per_image
 
 
-class Evaluation(RunRecord):
-    """The record of a cell, with its measures."""
+@dataclass(frozen=True)
+class Evaluation:
+    """The record of one cell, as tables show it."""
+
+    record: RunRecord
+
+    @property
+    def images(self) -> pd.DataFrame:
+        """A row per image, with the columns of `iqa-robust table --per-image`."""
+        return per_image([self.record])
 
     def measures(self) -> dict[str, Any]:
         """The board's columns of this record, and the measures the board has no room for."""
-        return row(self)
+        return row(self.record)
+
+    @property
+    def status(self) -> str:
+        """`ok`, `partial` (some images failed) or `failed`."""
+        return self.record.status
+
+    @property
+    def reason(self) -> str:
+        """Why images or the cell failed; empty when nothing did."""
+        return self.record.reason
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Machine-found reasons not to trust the numbers."""
+        return self.record.flags
 
 
 def evaluate(
@@ -91,5 +118,4 @@ def evaluate(
     job = Job((spec,), dataset, model, (defense,), attack, pick_device(device), batch_size=batch_size)
     with evaluation_mode(model):
         record = run_job(job)[0]
-    fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
-    return Evaluation(**{**fields, "flags": find_flags(record, [record])})
+    return Evaluation(dataclasses.replace(record, flags=find_flags(record, [record])))

@@ -42,6 +42,8 @@ class Job:
     device: torch.device
     precision: str = "fp32"
     batch_size: int = 8
+    limited: bool = False
+    """Whether the caller took a part of the images that the track names."""
 
 
 def run_job(job: Job, store: Store | None = None, advanced: Callable[[int], None] = lambda n: None) -> list[RunRecord]:
@@ -219,6 +221,7 @@ class _Runner:
             "mos_higher_is_better": dataset.mos_higher_is_better,
             "mos_range": list(dataset.mos_range),
             "n_missing": dataset.missing,
+            "limited": self.job.limited,
             "full_reference": info.full_reference,
             "deterministic": info.deterministic,
             "score_draws": 1 if info.deterministic else SCORE_DRAWS,

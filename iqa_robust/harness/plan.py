@@ -48,6 +48,8 @@ class Plan:
     dataset: Dataset
     cells: tuple[RunSpec, ...]
     data_root: Path | None
+    limited: bool = False
+    """Whether the selection takes a part of the track's images."""
 
 
 def data_root_or_default(data_root: Path | None) -> Path | None:
@@ -123,7 +125,7 @@ class _Planner:
             for knowledge in knowledges(entry, attack, defended=defense_component is not None)
             for seed in track.seeds
         ]
-        return Plan(track, dataset, tuple(cells), self.data_root)
+        return Plan(track, dataset, tuple(cells), self.data_root, self.selection.limit is not None)
 
     def _dataset(self) -> tuple[Dataset | None, Component | None, str]:
         entry = self.track.dataset

@@ -59,6 +59,7 @@ class JobRequest:
     device: str
     batch_size: int
     threads: int | None
+    limited: bool
 
     @property
     def title(self) -> str:
@@ -103,7 +104,7 @@ def run(
     listener.started(len(pending), len(plan.cells) - len(pending), n_images * len(pending))
     threads = max(1, torch.get_num_threads() // workers) if workers > 1 else None
     requests = [
-        JobRequest(specs, out, plan.data_root, picked.type, plan.track.batch_size, threads)
+        JobRequest(specs, out, plan.data_root, picked.type, plan.track.batch_size, threads, plan.limited)
         for specs in group_by_attack(pending)
     ]
     run_all = _run_here if workers == 1 else _run_in_processes
@@ -160,6 +161,7 @@ class _Worker:
             attack=make_attack(spec.attack),
             device=torch.device(request.device),
             batch_size=request.batch_size,
+            limited=request.limited,
         )
         return run_job(job, Store(request.out), advanced)
 
