@@ -65,7 +65,7 @@ class Card:
             *(f"- `{name}`: manifest `{manifest}`" for name, manifest in self.manifests.items()),
             "",
             "The validation part holds whole contents of the training split and chose the epoch, if anything did;"
-            " the test split was read once, for the figures below.",
+            " the test split took no part in it.",
             "",
             "## Results",
             "",

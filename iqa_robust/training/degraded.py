@@ -5,23 +5,35 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from iqa_robust.datasets.base import Item, Row
+from iqa_robust.datasets.base import Dataset, Item, Row
 from iqa_robust.datasets.consensus import KNOTS_FILE, pseudo_mos
 from iqa_robust.datasets.distortions import BANK_VERSION, DISTORTIONS, LEVELS, Picture, distort, stable_seed
 from iqa_robust.errors import DataError
-from iqa_robust.images import from_uint8
+from iqa_robust.images import from_uint8, to_uint8
 from iqa_robust.training.progress import Listener, Progress
 from iqa_robust.training.recipe import Pristine
 
 SUFFIXES = (".bmp", ".png", ".tif", ".tiff")
 """Lossless formats: a JPEG is not pristine."""
+
+
+def best_pictures(dataset: Dataset, settings: Pristine) -> dict[str, Picture]:
+    """The images of the highest scores of a dataset, reduced by `settings.shrink`, uint8 (H, W, 3), by their ids."""
+    sign = 1 if dataset.mos_higher_is_better else -1
+    rows = sorted(dataset.rows(), key=lambda row: (-sign * row.mos, row.image_id))[: settings.pictures]
+    return {row.image_id: _reduced(dataset.load(row), settings.shrink) for row in rows}
+
+
+def _reduced(item: Item, factor: int) -> Picture:
+    picture = to_uint8(item.x).permute(1, 2, 0).numpy()
+    return picture if factor == 1 else np.array(Image.fromarray(picture).reduce(factor))
 
 
 def read_pictures(folder: Path) -> dict[str, Picture]:
@@ -50,12 +62,12 @@ class DegradedPictures:
     every picture; a labeling that was interrupted goes on where it stopped.
     """
 
-    def __init__(self, folder: Path, settings: Pristine, seed: int, labels: Path) -> None:
-        """`folder`: where the pictures are; `labels`: where their labels are kept."""
+    def __init__(self, pictures: Mapping[str, Picture], settings: Pristine, seed: int, labels: Path) -> None:
+        """`pictures`: uint8 (H, W, 3) by name; `labels`: where their labels are kept."""
         self.settings = settings
         self.seed = seed
         self._labels_file = labels
-        self._pictures = read_pictures(folder)
+        self._pictures = dict(pictures)
         self._rows: list[Row] | None = None
 
     def rows(self, listener: Listener) -> list[Row]:

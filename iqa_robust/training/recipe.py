@@ -54,14 +54,35 @@ class Data(_Strict):
 
 
 class Pristine(_Strict):
-    """A folder of pristine pictures, degraded with the distortion bank and labeled with pseudo-MOS."""
+    """Pristine pictures, degraded with the distortion bank and labeled with pseudo-MOS.
 
-    folder: str
+    They are the lossless files of a `folder`, or the best images of the training split of a `dataset`, reduced so far
+    that their own faults vanish.
+    """
+
+    folder: str | None = None
     """Relative to the data root."""
+    dataset: str | None = None
+    """Or: a registry name, of whose training split the images with the highest scores are taken."""
+    pictures: int | None = Field(default=None, ge=1)
+    """At most so many, the best first; for a dataset."""
+    shrink: int = Field(default=1, ge=1, le=8)
+    """Both sides are divided by it (box filter), which hides noise, blur and compression of the original."""
     crop: int = Field(default=192, ge=161)
     """Side of the crops, on a lattice; pseudo-MOS needs 161."""
     per_crop: int = Field(default=40, ge=1)
     """Distorted versions of each crop, chosen by the seed."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Pristine:
+        if (self.folder is None) == (self.dataset is None):
+            raise ValueError("give either `folder` or `dataset`")
+        return self
+
+    @property
+    def title(self) -> str:
+        """What a model card calls it."""
+        return f"{self.dataset}:train" if self.folder is None else Path(self.folder).name
 
 
 class Validation(_Strict):
@@ -146,7 +167,7 @@ class ScoreRecipe(_Recipe):
 
     task: Literal["score"]
     start: Start = Start()
-    pristine: Pristine | None = None
+    pristine: tuple[Pristine, ...] = ()
     augment: Augment = Augment()
     loss: tuple[LossTerm, ...] = Field(min_length=1)
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from iqa_robust.datasets.distortions import Picture
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.measures.correlation import plcc_raw, srocc
 from iqa_robust.models.checkpoints import Checkpoint, load
@@ -18,11 +19,11 @@ from iqa_robust.models.learned import from_range
 from iqa_robust.models.randomness import derive_seed
 from iqa_robust.models.trunk_regressor import TrunkNetwork
 from iqa_robust.training.data import Loader, Memory, Sample, batch_count, batches_of, hold_out, load_ahead, open_split
-from iqa_robust.training.degraded import DegradedPictures
+from iqa_robust.training.degraded import DegradedPictures, best_pictures, read_pictures
 from iqa_robust.training.loop import Batch, Task
 from iqa_robust.training.losses import LOSSES
 from iqa_robust.training.progress import Clock, Listener, Progress
-from iqa_robust.training.recipe import ScoreRecipe
+from iqa_robust.training.recipe import Data, Pristine, ScoreRecipe
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"compact": CompactNetwork, "trunk-regressor": TrunkNetwork}
 RIDGE_ALPHAS = np.logspace(0, 5, 11)
@@ -41,12 +42,14 @@ class ScoreTask(Task):
         self.dataset = open_split(recipe.data, "train", data_root)
         loader: Loader = Memory(self.dataset) if recipe.keep_in_memory else self.dataset
         samples = [Sample(loader, row) for row in self.dataset.rows()]
-        self.degraded: DegradedPictures | None = None
-        if recipe.pristine is not None:
-            folder = under(data_root, recipe.pristine.folder, "pristine.folder")
-            self.degraded = DegradedPictures(folder, recipe.pristine, recipe.seed, labels)
-            loader = Memory(self.degraded) if recipe.keep_in_memory else self.degraded
-            samples += [Sample(loader, row) for row in self.degraded.rows(listener)]
+        self.degraded: dict[str, DegradedPictures] = {}
+        for number, settings in enumerate(recipe.pristine):
+            pictures = self._pictures(settings)
+            kept = labels.with_suffix(f".{number}{labels.suffix}")
+            degraded = DegradedPictures(pictures, settings, recipe.seed, kept)
+            loader = Memory(degraded) if recipe.keep_in_memory else degraded
+            samples += [Sample(loader, row) for row in degraded.rows(listener)]
+            self.degraded[settings.title] = degraded
         self.train, self.validation = hold_out(samples, recipe.validation, recipe.seed)
         self.batches_per_epoch = batch_count(len(self.train), recipe.optimization.batch_size)
         if not self.batches_per_epoch:
@@ -62,6 +65,12 @@ class ScoreTask(Task):
                 raise RequestError(
                     f"recipe {recipe.name!r}: network: not a score network's parameters ({error})."
                 ) from error
+
+    def _pictures(self, settings: Pristine) -> dict[str, Picture]:
+        if settings.folder is not None:
+            return read_pictures(under(self.data_root, settings.folder, "pristine.folder"))
+        assert settings.dataset is not None  # the recipe has one of the two
+        return best_pictures(open_split(Data(dataset=settings.dataset), "train", self.data_root), settings)
 
     def start(self, listener: Listener) -> None:
         """Load the trunk and fit the head by ridge regression, as the recipe says."""
@@ -120,9 +129,7 @@ class ScoreTask(Task):
     def manifests(self) -> dict[str, str]:
         """Hex sha256 of every set that was trained or validated on."""
         found = {f"{self.recipe.data.dataset}:train": self.dataset.manifest()}
-        if self.degraded is not None and self.recipe.pristine is not None:
-            found[Path(self.recipe.pristine.folder).name] = self.degraded.manifest()
-        return found
+        return found | {title: degraded.manifest() for title, degraded in self.degraded.items()}
 
 
 def under(data_root: Path | None, relative: str, key: str) -> Path:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
+from iqa_robust import datasets
 from iqa_robust.datasets.base import Item, Row
 from iqa_robust.datasets.consensus import pseudo_mos
 from iqa_robust.errors import DataError, RequestError
 from iqa_robust.training.data import Memory, Sample, augmented, batch_count, batches_of, hold_out
-from iqa_robust.training.degraded import DegradedPictures
+from iqa_robust.training.degraded import DegradedPictures, best_pictures, read_pictures
 from iqa_robust.training.progress import silent
 from iqa_robust.training.recipe import Augment, Pristine, Validation
 
@@ -137,7 +139,7 @@ def pristine(tmp_path: Path) -> Path:
 
 def test_degraded_pictures_are_labeled_by_the_consensus_once(pristine: Path, tmp_path: Path, monkeypatch) -> None:
     settings, labels = Pristine(folder="pristine", crop=162, per_crop=3), tmp_path / "labels.csv"
-    pictures = DegradedPictures(pristine, settings, 0, labels)
+    pictures = DegradedPictures(read_pictures(pristine), settings, 0, labels)
     rows = pictures.rows(silent)
     assert len(rows) == 2 * 2 * 3  # two pictures, two crops of 162 pixels each, three versions
     assert {row.content for row in rows} == {"a", "b_2"}
@@ -147,15 +149,15 @@ def test_degraded_pictures_are_labeled_by_the_consensus_once(pristine: Path, tmp
     # labels are kept with two decimals; batches sum in another order
     assert rows[-1].mos == pytest.approx(expected, abs=0.02)
     monkeypatch.setattr(DegradedPictures, "_label", None)  # would fail if anything were labeled again
-    again = DegradedPictures(pristine, settings, 0, labels)
+    again = DegradedPictures(read_pictures(pristine), settings, 0, labels)
     assert again.rows(silent) == rows
     assert again.manifest() == pictures.manifest()
 
 
 def test_labels_of_other_settings_are_not_used(pristine: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
-    first = DegradedPictures(pristine, Pristine(folder="pristine", crop=162, per_crop=1), 0, labels)
-    second = DegradedPictures(pristine, Pristine(folder="pristine", crop=162, per_crop=1), 1, labels)
+    first = DegradedPictures(read_pictures(pristine), Pristine(folder="pristine", crop=162, per_crop=1), 0, labels)
+    second = DegradedPictures(read_pictures(pristine), Pristine(folder="pristine", crop=162, per_crop=1), 1, labels)
     assert {row.image_id for row in first.rows(silent)} != {row.image_id for row in second.rows(silent)}
     assert first.manifest() != second.manifest()
 
@@ -163,4 +165,21 @@ def test_labels_of_other_settings_are_not_used(pristine: Path, tmp_path: Path) -
 def test_folder_without_pristine_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"")
     with pytest.raises(DataError, match="found none"):
-        DegradedPictures(tmp_path, Pristine(folder="x"), 0, tmp_path / "labels.csv")
+        read_pictures(tmp_path)
+
+
+def test_the_best_images_of_a_dataset_serve_as_pristine_ones() -> None:
+    photos = datasets.create("photos", split="train", limit=20)
+    found = best_pictures(photos, Pristine(dataset="photos", pictures=3, shrink=2, crop=161))
+    best = sorted(photos.rows(), key=lambda row: -row.mos)[:3]
+    assert set(found) == {row.image_id for row in best}
+    item = photos.load(best[0])
+    # a box filter of 2 x 2 is the mean of four pixels, rounded to a gray level
+    means = torch.nn.functional.avg_pool2d(item.x[None] * 255, 2)[0].permute(1, 2, 0).numpy()
+    assert np.abs(found[best[0].image_id] - means).max() <= 0.5 + 1e-3
+
+
+def test_a_pristine_source_is_a_folder_or_a_dataset() -> None:
+    for wrong in ({}, {"folder": "x", "dataset": "photos"}):
+        with pytest.raises(ValidationError, match="give either `folder` or `dataset`"):
+            Pristine(**wrong)
