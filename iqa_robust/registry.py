@@ -14,9 +14,17 @@ from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points, version
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any, Generic, TypeVar
 
-from iqa_robust.errors import ContractError, DuplicateNameError, PluginError, RequestError, UnknownNameError
+from iqa_robust.errors import (
+    ContractError,
+    DuplicateNameError,
+    IqaRobustError,
+    PluginError,
+    RequestError,
+    UnknownNameError,
+)
 
 T = TypeVar("T")
 OWN_DISTRIBUTION = "iqa-robust"
@@ -100,7 +108,7 @@ class Registry(Generic[T]):
             found: Any = import_module(module)
             for part in attribute.split("."):
                 found = getattr(found, part)
-        except Exception as error:  # a plugin may fail in any way; the user needs to know whose it is
+        except (Exception, SystemExit) as error:  # a plugin may fail in any way; the user needs to know whose it is
             advice = f" Install it with `pip install {entry.requires}`." if entry.requires else ""
             raise PluginError(
                 f"{where} could not be loaded ({entry.target}): {type(error).__name__}: {error}.{advice}"
@@ -117,12 +125,16 @@ class Registry(Generic[T]):
         """An instance of `name` with keyword parameters. Raises `RequestError` for parameters it does not take."""
         cls = self.get(name)
         try:
-            return cls(**params)
+            signature(cls).bind(**params)
         except TypeError as error:
-            message = str(error)
-            if "keyword argument" not in message and "required" not in message:
-                raise
-            raise RequestError(f"{self.kind} {name!r}: {message.split('() ')[-1]}.") from error
+            accepted = ", ".join(signature(cls).parameters) or "none"
+            raise RequestError(f"{self.kind} {name!r}: {error}; it takes: {accepted}.") from error
+        try:
+            return cls(**params)
+        except IqaRobustError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise RequestError(f"{self.kind} {name!r} does not accept {params}: {error}.") from error
 
     def add(self, name: str, cls: type[T]) -> None:
         """Register a class for this session (notebooks). Raises `DuplicateNameError` rather than shadow a name."""

@@ -50,14 +50,20 @@ def command(
     attacks: Annotated[str | None, typer.Option(help="Only these attacks, comma-separated.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many images, spread over the MOS.")] = None,
     device: Annotated[Device, typer.Option(help="Where models run.")] = Device.auto,
-    precision: Annotated[Precision, typer.Option(help="Arithmetic of the attack.")] = Precision.auto,
-    executor: Annotated[ExecutorName, typer.Option(help="Who runs the cells.")] = ExecutorName.local,
+    precision: Annotated[
+        Precision, typer.Option(help="Arithmetic of the attack; this version has fp32 only.")
+    ] = Precision.auto,
+    executor: Annotated[
+        ExecutorName, typer.Option(help="Who runs the cells; this version has local only.")
+    ] = ExecutorName.local,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes on this machine.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and their cost; run nothing.")] = False,
 ) -> None:
     """Run a track, or what is missing of it, and write its board and report."""
     if executor is ExecutorName.ray:
         raise RequestError("executor 'ray' is not part of this version; use --executor local --workers N.")
+    if precision is Precision.bf16:
+        raise RequestError("precision 'bf16': this version attacks in fp32 only; leave --precision out.")
     if data_root is not None and not data_root.is_dir():
         raise RequestError(f"--data-root {data_root}: no such folder; give the folder that holds the datasets.")
 
@@ -76,7 +82,7 @@ def command(
     if dry_run:
         _print_plan(plan, folder, device.value, console)
         return
-    raise typer.Exit(_run(plan, folder, device.value, precision.value, workers, console))
+    raise typer.Exit(_run(plan, folder, device.value, workers, console))
 
 
 def _names(given: str | None) -> tuple[str, ...] | None:
@@ -88,7 +94,7 @@ def _names(given: str | None) -> tuple[str, ...] | None:
     return names
 
 
-def _run(plan: Any, folder: Path, device: str, precision: str, workers: int, console: Any) -> int:
+def _run(plan: Any, folder: Path, device: str, workers: int, console: Any) -> int:
     from iqa_robust.cli.progress import RunProgress
     from iqa_robust.cli.terminal import print_board
     from iqa_robust.harness.run import run
@@ -104,7 +110,7 @@ def _run(plan: Any, folder: Path, device: str, precision: str, workers: int, con
             f"[yellow]{plan.dataset.missing} images of the split are not here; every record says so.[/yellow]"
         )
     with RunProgress(console) as progress:
-        records = run(plan, folder, device=device, precision=precision, workers=workers, listener=progress)
+        records = run(plan, folder, device=device, workers=workers, listener=progress)
     with console.status("board and report"):
         table = board(records)
         write_board(table, folder / "board.csv")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from iqa_robust.errors import RequestError
+
 
 def command(
     path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A run's folder, or a board CSV.")],
@@ -14,10 +16,12 @@ def command(
     """Check a submission and list every problem."""
     from iqa_robust.tables.submission import check_submission
 
+    if not path.exists():
+        raise RequestError(f"{path}: no such folder or file; give the --out folder of a run, or a board CSV.")
     problems = check_submission(path)
     for problem in problems:
         print(problem)
     if problems:
         print(f"{len(problems)} problem(s): not ready to submit")
         raise typer.Exit(1)
-    print("ready to submit")
+    print("ready to submit" if path.is_dir() else "the format is right; what is submitted is the folder of records")

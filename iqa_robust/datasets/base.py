@@ -210,7 +210,7 @@ class Dataset(ABC):
         if count and not (self.allow_missing and present):
             shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
             source = f"the layout of {self.homepage}" if self.homepage else "the files the label table names"
-            advice = "pass allow_missing=True to go on without them" if present else "check root"
+            advice = "set allow_missing to true to go on without them" if present else "check root"
             raise self._broken(
                 f"expected {source} in {self._place()}, but {count} of {len(chosen)} images of split"
                 f" {self.split!r} are missing ({shown}); {advice}"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from iqa_robust import attacks, datasets, defenses, models
 from iqa_robust.attacks.base import Attack
 from iqa_robust.datasets.base import Dataset
 from iqa_robust.defenses.base import Defense
 from iqa_robust.errors import RequestError
-from iqa_robust.models.base import IQAModel, with_score_range
+from iqa_robust.models.base import IQAModel, WrappedModel, WrappedModule, with_score_range
 from iqa_robust.records import Component
 from iqa_robust.registry import Registry
 
@@ -35,7 +38,10 @@ def describe(registry: Registry[T], name: str, params: Mapping[str, Any], label:
         accepted = ", ".join(inspect.signature(cls).parameters) or "none"
         raise RequestError(f"{registry.kind} {name!r}: {error}; it takes: {accepted}.") from error
     bound.apply_defaults()
-    filled = {key: value for key, value in bound.arguments.items() if key not in ("kwargs", "args")}
+    filled = dict(bound.arguments)
+    for parameter in inspect.signature(cls).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            filled.update(filled.pop(parameter.name, {}))
     return Component(
         name=name, params=filled, label=label or "", distribution=entry.distribution, version=entry.version
     )
@@ -48,7 +54,25 @@ def describe_object(thing: object, registry: Registry[Any]) -> Component:
         entry = registry.entry(name)
         if entry.target == f"{cls.__module__}:{cls.__qualname__}":
             return Component(name=name, params=_stored(thing), distribution=entry.distribution, version=entry.version)
-    return Component(name=f"{cls.__module__}.{cls.__qualname__}", params=_stored(thing))
+    return Component(name=_plain_name(thing), params=_stored(thing))
+
+
+def _plain_name(thing: object) -> str:
+    """The class of an object without a registry name; of a wrapped module, that of the module."""
+    while isinstance(thing, (WrappedModule, WrappedModel)):
+        thing = thing.module if isinstance(thing, WrappedModule) else thing.model
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+
+
+def weights_digest(model: IQAModel) -> str:
+    """SHA-256 of the weight file where the model names one, else of names and bytes of the model's tensors."""
+    if model.info.weights_sha256 is not None:
+        return model.info.weights_sha256
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _stored(thing: object) -> dict[str, Any]:

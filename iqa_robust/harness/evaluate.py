@@ -13,10 +13,11 @@ from iqa_robust.attacks.base import Attack
 from iqa_robust.datasets.base import Dataset
 from iqa_robust.defenses.base import Defense
 from iqa_robust.errors import ContractError
-from iqa_robust.harness.components import describe_object
+from iqa_robust.harness.components import describe_object, weights_digest
 from iqa_robust.harness.environment import pick_device, prepare_numerics
 from iqa_robust.harness.execute import Job, run_job
 from iqa_robust.harness.flags import find_flags
+from iqa_robust.harness.plan import check_served
 from iqa_robust.models.base import evaluation_mode, wrap
 from iqa_robust.records import Budget, RunRecord, RunSpec
 from iqa_robust.registry import package_version
@@ -77,8 +78,10 @@ def evaluate(
         attack: an attack or a registry name.
         defense: a defense or a registry name; None for the bare model.
         budget: what the attacker may spend; `Budget()` when not given.
-        goal: `up`, `down`, `away`, `reflect` or `target` (then `target` is the score to reach, native units).
-        knowledge: `adaptive` or `black-box` attack the defended model, `oblivious` the bare one.
+        goal: `up`, `down`, `away`, `reflect` or `target` (then `target` is the score to reach, native units). An
+            attack that serves one goal only takes that one in place of the default.
+        knowledge: `adaptive` attacks the defended model (the record says `black-box` where the attack only queries),
+            `oblivious` the bare one.
         seed: of all randomness.
         target: see `goal`.
         device: `auto`, `cpu` or `cuda`.
@@ -97,20 +100,34 @@ def evaluate(
     dataset = datasets.create(dataset) if isinstance(dataset, str) else dataset
     attack = attacks.create(attack) if isinstance(attack, str) else attack
     defense = defenses.create(defense) if isinstance(defense, str) else defense
-    if goal not in attack.goals:
-        raise ContractError(f"{type(attack).__name__} serves the goals {', '.join(attack.goals)}, got {goal!r}.")
+    _check_types(dataset, attack, defense, seed, batch_size)
+    budget = budget or Budget()
+    if not isinstance(budget, Budget):
+        raise ContractError(f"budget: expected a Budget, got {type(budget).__name__}.")
+    goal = attack.goals[0] if goal == "away" and len(attack.goals) == 1 else goal
+    if attack.access == "black" and knowledge == "adaptive":
+        knowledge = "black-box"
+    if defense is None and knowledge == "oblivious":
+        knowledge = "adaptive" if attack.access == "white" else "black-box"
+    check_served(type(attack).__name__, attack, goal, budget.norm, (knowledge,))
+    if goal == "target" and target is None:
+        raise ContractError("goal 'target': give the score to reach as `target`, in the model's native units.")
+    if goal == "reflect" and model.info.score_range is None:
+        raise ContractError("goal 'reflect' needs the model's score range: give `score_range` in its ModelInfo.")
+    if model.info.full_reference and not dataset.full_reference:
+        raise ContractError(f"the model needs reference images, which the dataset {dataset.name!r} has not.")
     spec = RunSpec(
         track="",
         dataset=describe_object(dataset, datasets.registry),
         manifest=dataset.manifest(),
         model=describe_object(model, models.registry),
-        weights_sha256=model.info.weights_sha256,
+        weights_sha256=weights_digest(model),
         score_range=model.info.score_range,
         defense=None if defense is None else describe_object(defense, defenses.registry),
         attack=describe_object(attack, attacks.registry),
         goal=goal,
         target=target,
-        budget=budget or Budget(),
+        budget=budget,
         knowledge=knowledge,
         seed=seed,
         package_version=package_version(),
@@ -119,3 +136,14 @@ def evaluate(
     with evaluation_mode(model):
         record = run_job(job)[0]
     return Evaluation(dataclasses.replace(record, flags=find_flags(record, [record])))
+
+
+def _check_types(dataset: object, attack: object, defense: object, seed: object, batch_size: object) -> None:
+    for name, value, expected in (("dataset", dataset, Dataset), ("attack", attack, Attack)):
+        if not isinstance(value, expected):
+            raise ContractError(f"{name}: expected {expected.__name__} or a registry name, got {value!r}.")
+    if defense is not None and not isinstance(defense, Defense):
+        raise ContractError(f"defense: expected a Defense, a registry name or None, got {defense!r}.")
+    for name, value, least in (("seed", seed, 0), ("batch_size", batch_size, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ContractError(f"{name}: expected a whole number >= {least}, got {value!r}.")

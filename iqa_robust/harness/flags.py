@@ -39,18 +39,24 @@ def _own_clean(record: RunRecord) -> np.ndarray:
 
 
 def effect(record: RunRecord) -> float:
-    """Mean shift of the row's own system in the direction the goal asks for, native units; NaN without images.
+    """How far the goal was served: the mean shift of the row's own system in the direction the goal asks for.
 
-    `reflect` and `target` have a fixed aim, so their effect is the distance moved.
+    For `target`, and for `reflect` with its mirror point, it is the distance to the aim that was gained. Native units;
+    NaN without images.
     """
-    shift = record.images["score_adv"].to_numpy(dtype=float) - _own_clean(record)
-    shift = shift[np.isfinite(shift)]
-    if not len(shift):
+    clean = _own_clean(record)
+    adv = record.images["score_adv"].to_numpy(dtype=float)
+    both = np.isfinite(clean) & np.isfinite(adv)
+    clean, adv = clean[both], adv[both]
+    if not len(clean):
         return float("nan")
-    if record.spec.goal in ("up", "down"):
-        better = 1 if record.facts["higher_is_better"] else -1
-        return float(np.mean(shift) * (better if record.spec.goal == "up" else -better))
-    return float(np.mean(np.abs(shift)))
+    goal, better = record.spec.goal, 1 if record.facts["higher_is_better"] else -1
+    if goal in ("up", "down"):
+        return float(np.mean(adv - clean) * (better if goal == "up" else -better))
+    if goal == "away" or (goal == "reflect" and record.spec.score_range is None):
+        return float(np.mean(np.abs(adv - clean)))
+    aim = record.spec.target if goal == "target" else sum(record.spec.score_range or ()) - clean
+    return float(np.mean(np.abs(clean - aim) - np.abs(adv - aim)))
 
 
 def _alike(record: RunRecord, others: Iterable[RunRecord], *ignoring: str) -> list[RunRecord]:
@@ -172,7 +178,7 @@ def collapsed(record: RunRecord, others: Sequence[RunRecord]) -> bool:
     """Clean scores are nearly constant on their scale while the MOS are spread on theirs."""
     mos = record.images["mos"].to_numpy(dtype=float)
     low, high = record.facts["mos_range"]
-    mos_spread = float(np.std(mos)) / (high - low)
+    mos_spread = float(np.std(mos)) / (high - low) if high > low else 0.0
     clean = _own_clean(record)
     clean = clean[np.isfinite(clean)]
     if record.spec.score_range is None or len(clean) < 3 or mos_spread == 0:
@@ -220,6 +226,4 @@ FLAGS: dict[str, Callable[[RunRecord, Sequence[RunRecord]], bool]] = {
 
 def find_flags(record: RunRecord, others: Sequence[RunRecord]) -> tuple[str, ...]:
     """The flags of a record among the other records of its track, in the order of the documentation."""
-    if record.status == "failed":
-        return ()
     return tuple(name for name, raised in FLAGS.items() if raised(record, others))

@@ -88,7 +88,7 @@ class _Planner:
         try:
             yield
         except IqaRobustError as error:
-            self.problems += [f"{where}: {line}" for line in str(error).splitlines()]
+            self.problems += [line if where == "" else f"{where}: {line}" for line in str(error).splitlines()]
 
     def plan(self) -> Plan | None:
         track = self.track
@@ -100,6 +100,7 @@ class _Planner:
             (model, defense) for model in model_list for defense in defense_list if self._fits(model, defense)
         ]
         self._check_combinations(model_list, attack_list)
+        self._check_queries(combinations, attack_list)
         if self.problems or dataset is None or data_component is None:
             return None
         cells = [
@@ -125,11 +126,18 @@ class _Planner:
             for knowledge in knowledges(entry, attack, defended=defense_component is not None)
             for seed in track.seeds
         ]
+        digests = [cell.digest for cell in cells]
+        if twice := [cell for cell in cells if digests.count(cell.digest) > 1]:
+            self.problems.append(
+                f"{cell_title(twice[0])}: the track asks for this cell twice; state every attack, radius, seed and"
+                " knowledge once."
+            )
+            return None
         return Plan(track, dataset, tuple(cells), self.data_root, self.selection.limit is not None)
 
     def _dataset(self) -> tuple[Dataset | None, Component | None, str]:
         entry = self.track.dataset
-        with self._noting("dataset"):
+        with self._noting(""):
             component = describe(datasets.registry, entry.name, entry.params)
             whole = make_dataset(component, self.data_root)
             n_images = len(whole)
@@ -142,6 +150,12 @@ class _Planner:
                 raise ContractError(
                     f"{entry.name}: the images or labels are not those the track is frozen on"
                     f" (manifest {whole.manifest()[:12]}..., expected {entry.manifest[:12]}...)."
+                )
+            low, high = whole.mos_range
+            if not low < high:
+                raise ContractError(
+                    f"{entry.name}: every label is {low:g}, so nothing can be correlated with them; give `mos_range`"
+                    " if that is what the set holds, or another table."
                 )
             dataset = whole
             if self.selection.limit is not None:
@@ -197,14 +211,9 @@ class _Planner:
             with self._noting("attacks"):
                 component = describe(attacks.registry, entry.name, entry.params, entry.label)
                 attack = make_attack(component)
-                if entry.goal not in attack.goals:
-                    raise ContractError(
-                        f"{title(entry)} serves the goals {', '.join(attack.goals)}, got {entry.goal!r}."
-                    )
-                if entry.norm not in attack.norms:
-                    raise ContractError(
-                        f"{title(entry)} serves the norms {', '.join(attack.norms)}, got {entry.norm!r}."
-                    )
+                if entry not in self.track.attacks and len(attack.goals) == 1:
+                    entry = entry.model_copy(update={"goal": attack.goals[0]})
+                check_served(title(entry), attack, entry.goal, entry.norm, entry.knowledge or ())
                 found.append((component, attack, entry))
         return found
 
@@ -234,6 +243,21 @@ class _Planner:
             return True
         return False
 
+    def _check_queries(
+        self,
+        combinations: list[tuple[tuple[Component, IQAModel], tuple[Component | None, Defense | None]]],
+        attack_list: list[tuple[Component, Attack, AttackEntry]],
+    ) -> None:
+        for (model_component, model), (defense_component, defense) in combinations:
+            system = model if defense is None else defense.wrap(model)
+            for attack_component, _, entry in attack_list:
+                if not system.info.deterministic and entry.queries is not None and entry.queries < entry.eot:
+                    name = model_component.title if defense_component is None else defense_component.title
+                    self.problems.append(
+                        f"{attack_component.title} on {name}: {entry.queries} queries do not pay for one evaluation of"
+                        f" a randomized model, which takes eot = {entry.eot}."
+                    )
+
     def _check_combinations(
         self,
         model_list: list[tuple[Component, IQAModel]],
@@ -246,6 +270,26 @@ class _Planner:
                         f"{attack_component.title} on {component.title}: the goal 'reflect' needs a score range;"
                         " give the model entry `score_range = [low, high]`."
                     )
+
+
+def check_served(name: str, attack: Attack, goal: str, norm: str, knowledge: Sequence[str]) -> None:
+    """Raise `ContractError` unless the attack serves the goal and the norm and can know what is claimed."""
+    if goal not in attack.goals:
+        raise ContractError(f"{name} serves the goals {', '.join(attack.goals)}, got {goal!r}.")
+    if norm not in attack.norms:
+        raise ContractError(f"{name} serves the norms {', '.join(attack.norms)}, got {norm!r}.")
+    possible = ("oblivious", "adaptive" if attack.access == "white" else "black-box")
+    for claimed in knowledge:
+        if claimed not in possible:
+            kind = "differentiates" if attack.access == "white" else "only queries"
+            wanted = " or ".join(possible)
+            raise ContractError(f"{name} {kind} the model: expected knowledge {wanted}, got {claimed!r}.")
+
+
+def cell_title(spec: RunSpec) -> str:
+    """A cell in a few words."""
+    system = spec.model.title if spec.defense is None else f"{spec.defense.title}+{spec.model.title}"
+    return f"{system} / {spec.attack.title} {spec.budget.norm} {spec.budget.eps_255:g}/255 {spec.knowledge}"
 
 
 def knowledges(entry: AttackEntry, attack: Attack, *, defended: bool) -> tuple[str, ...]:

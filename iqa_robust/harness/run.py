@@ -13,12 +13,11 @@ from typing import Any, Protocol
 
 import torch
 
-from iqa_robust.errors import RequestError
 from iqa_robust.harness.components import make_attack, make_dataset, make_defense, make_model
 from iqa_robust.harness.environment import pick_device, prepare_numerics
 from iqa_robust.harness.execute import Job, run_job
 from iqa_robust.harness.flags import find_flags
-from iqa_robust.harness.plan import Plan
+from iqa_robust.harness.plan import Plan, cell_title
 from iqa_robust.harness.store import Store
 from iqa_robust.records import RunRecord, RunSpec
 
@@ -67,32 +66,21 @@ class JobRequest:
         return cell_title(self.specs[0])
 
 
-def cell_title(spec: RunSpec) -> str:
-    """A cell in a few words."""
-    system = spec.model.title if spec.defense is None else f"{spec.defense.title}+{spec.model.title}"
-    return f"{system} / {spec.attack.title} {spec.budget.norm} {spec.budget.eps_255:g}/255 {spec.knowledge}"
-
-
 def run(
     plan: Plan,
     out: Path,
     *,
     device: str = "auto",
-    precision: str = "auto",
     workers: int = 1,
     listener: Listener | None = None,
 ) -> list[RunRecord]:
     """Run the cells of `plan` that `out` lacks, find flags, and return the records of all its cells in plan order.
 
     Raises:
-        RequestError: device or precision cannot be had.
+        RequestError: the device cannot be had.
         StorageError: `out` cannot be written.
         RecordError: `out` holds records of another version.
     """
-    if precision not in ("auto", "fp32"):
-        raise RequestError(
-            f"precision {precision!r}: this version attacks in fp32 only (what `auto` picks); leave --precision out."
-        )
     listener = listener or Silent()
     store = Store(out)
     picked = pick_device(device)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 
-from iqa_robust.errors import RecordError, RequestError, StorageError
+from iqa_robust.errors import RecordError, RequestError
 from iqa_robust.records import RunRecord, read_images, read_record, write_images, write_record
 
 
@@ -40,7 +41,10 @@ class Store:
     def check_version(self, package_version: str) -> None:
         """Refuse to mix records of two versions of the package in one folder. Raises `RecordError`."""
         for path in sorted(self.runs.glob("*.json")):
-            other = read_record(path).spec.package_version
+            try:
+                other = json.loads(path.read_text())["spec"]["package_version"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # not a record, or a broken one, which is run again
             if other != package_version:
                 raise RecordError(
                     f"{self.folder}: holds records of iqa_robust {other}, this is {package_version};"
@@ -70,13 +74,11 @@ class Store:
     def write_part(self, digest: str, rows: pd.DataFrame) -> None:
         """Keep one finished batch."""
         name = hashlib.sha256("\n".join(rows["image_id"]).encode()).hexdigest()[:16]
-        with _storage_errors(self.folder):
-            write_images(self._parts_folder(digest) / f"{name}.parquet", rows)
+        write_images(self._parts_folder(digest) / f"{name}.parquet", rows)
 
     def write(self, record: RunRecord) -> None:
         """Keep a finished record; its parts go unless it failed and a later run may use them."""
-        with _storage_errors(self.folder):
-            write_record(self.runs, record)
+        write_record(self.runs, record)
         if record.status != "failed":
             shutil.rmtree(self._parts_folder(record.digest), ignore_errors=True)
 
@@ -95,20 +97,3 @@ class Store:
 
     def _parts_folder(self, digest: str) -> Path:
         return self.runs / f"{digest}.parts"
-
-
-class _storage_errors:  # noqa: N801 - used as a statement
-    """Turns an `OSError` of the file system into the sentence a user can act on."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise StorageError(
-                f"{self.folder}: writing failed ({error.strerror or error}); what was finished is kept,"
-                " free some space and give the same command again."
-            ) from error

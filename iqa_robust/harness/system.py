@@ -90,7 +90,7 @@ def labels_on_score_scale(
     mos: torch.Tensor, mos_range: tuple[float, float], mos_higher_is_better: bool, model: IQAModel
 ) -> torch.Tensor | None:
     """MOS (N,) mapped linearly onto the model's score range, best to best; None when the range is unknown."""
-    if model.info.score_range is None:
+    if model.info.score_range is None or not mos_range[0] < mos_range[1]:
         return None
     low, high = model.info.score_range
     share = (mos - mos_range[0]) / (mos_range[1] - mos_range[0])

@@ -68,11 +68,11 @@ class AttackDefaults(_Section):
     goal: Literal["up", "down", "away", "reflect", "target"] = "away"
     target: float | None = None
     norm: Literal["linf", "l2"] = "linf"
-    eps_255: tuple[float, ...] = (4.0,)
+    eps_255: tuple[float, ...] = Field(default=(4.0,), min_length=1)
     steps: int = 10
     queries: int | None = None
     eot: int = 8
-    knowledge: tuple[Literal["oblivious", "adaptive", "black-box"], ...] | None = None
+    knowledge: tuple[Literal["oblivious", "adaptive", "black-box"], ...] | None = Field(default=None, min_length=1)
 
     @field_validator("eps_255", mode="before")
     @classmethod
@@ -94,8 +94,6 @@ class AttackDefaults(_Section):
 
     @model_validator(mode="after")
     def _possible(self) -> AttackDefaults:
-        if not self.eps_255:
-            raise ValueError("eps_255: expected at least one radius")
         if self.goal == "target" and self.target is None:
             raise ValueError("goal 'target' needs `target`, the score to reach in the model's native units")
         try:
@@ -129,7 +127,7 @@ class Track(_Section):
     version: int = Field(ge=1)
     title: str
     description: str = ""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     batch_size: int = Field(default=8, ge=1)
     dataset: DatasetEntry
     models: tuple[ModelEntry, ...] = Field(min_length=1)
@@ -149,7 +147,8 @@ class Track(_Section):
         defaults = data.get("budget", {}) if isinstance(data, dict) else {}
         attacks = data.get("attacks") if isinstance(data, dict) else None
         if isinstance(defaults, dict) and isinstance(attacks, list):
-            filled = [{**defaults, **attack} if isinstance(attack, dict) else attack for attack in attacks]
+            known = {key: value for key, value in defaults.items() if key in AttackDefaults.model_fields}
+            filled = [{**known, **attack} if isinstance(attack, dict) else attack for attack in attacks]
             return {**data, "attacks": filled}
         return data
 
@@ -189,7 +188,11 @@ def load_track(path: Path) -> Track:
     try:
         return Track.model_validate(data)
     except ValidationError as error:
-        problems = [_sentence(path, text, item["loc"], item["msg"], item.get("input")) for item in error.errors()]
+        problems = [
+            _sentence(path, text, item["loc"], item["msg"], item.get("input"))
+            for item in error.errors()
+            if not (item["type"] == "too_short" and item.get("input"))  # its entries have errors of their own
+        ]
         raise RequestError("\n".join(dict.fromkeys(problems))) from error
 
 
@@ -199,7 +202,7 @@ def _sentence(path: Path, text: str, location: tuple[int | str, ...], message: s
     line = _line_of(text, location)
     got = "" if value is None or isinstance(value, (dict, list)) or "got" in message else f" (got {value!r})"
     message = message.replace("Extra inputs are not permitted", "unknown key").removeprefix("Value error, ")
-    return f"{path}{f':{line}' if line else ''}: {name}: {message}{got}."
+    return f"{path}{f':{line}' if line else ''}: {name}: {message.removesuffix('.')}{got}."
 
 
 def _line_of(text: str, location: tuple[int | str, ...]) -> int | None:

@@ -23,7 +23,15 @@ TRACK_EDITS = {
     ),
     "radius is text": ("eps_255 = [1, 2]", 'eps_255 = "big"', "attacks.1.eps_255"),
     "no steps": ("eps_255 = [1, 2]", "steps = 0", "expected steps to be a whole number >= 1, got 0"),
-    "no radius": ("eps_255 = [1, 2]", "eps_255 = []", "eps_255: expected at least one radius"),
+    "no radius": ("eps_255 = [1, 2]", "eps_255 = []", "attacks.1.eps_255"),
+    "a radius twice": ("eps_255 = [1, 2]", "eps_255 = [2, 2]", "asks for this cell twice"),
+    "a seed twice": ("batch_size = 2", "batch_size = 2\nseeds = [0, 0]", "asks for this cell twice"),
+    "no seed": ("batch_size = 2", "batch_size = 2\nseeds = []", "seeds"),
+    "a white box called black": (
+        "eps_255 = [1, 2]",
+        'knowledge = ["black-box"]',
+        "fgsm differentiates the model: expected knowledge oblivious or adaptive, got 'black-box'",
+    ),
     "unknown norm": ("eps_255 = [1, 2]", 'norm = "l7"', "attacks.1.norm"),
     "unknown goal": ("eps_255 = [1, 2]", 'goal = "sideways"', "attacks.1.goal"),
     "target without a score": ("eps_255 = [1, 2]", 'goal = "target"', "goal 'target' needs `target`"),
@@ -77,6 +85,45 @@ def test_wrong_tracks(cli, tmp_path: Path, track_text: str, case: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_bad_default_is_reported_once(cli, tmp_path: Path, track_text: str) -> None:
+    path = tmp_path / SMALL
+    path.write_text(track_text.replace("[[attacks]]", "[budget]\nstepz = 3\n[[attacks]]", 1))
+    outcome = cli("run", path)
+    assert outcome.status == 2
+    assert [line.split(": ", 2)[2] for line in outcome.err.splitlines()] == ["budget.stepz: unknown key (got 3)."]
+
+
+def test_a_broken_record_is_run_again(cli, track: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    cli("run", track, "--out", out, "--attacks", "noise", "--defenses", "none")
+    record = next((out / "runs").glob("*.json"))
+    whole = record.read_text()
+    record.write_text(whole[:50])
+    (out / "runs" / "notes.json").write_text("[]")
+    assert cli("run", track, "--out", out, "--attacks", "noise", "--defenses", "none").status == 0
+    assert len(record.read_text()) > 1000
+
+
+def test_a_board_that_cannot_be_written(cli, track: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "board.csv").mkdir(parents=True)
+    outcome = cli("run", track, "--out", out, "--attacks", "noise", "--defenses", "none")
+    assert (outcome.status, "board.csv: cannot be written" in outcome.err) == (1, True), outcome
+
+
+def test_scores_that_do_not_vary(cli, tmp_path: Path, small_set: Path, track_text: str) -> None:
+    table = _edit_table(small_set, tmp_path, lambda frame: frame.assign(mos="50"))
+    path = tmp_path / SMALL
+    text = track_text.replace(str(small_set / "table.csv"), table).replace(", mos_range = [0.0, 100.0]", "")
+    path.write_text(text)
+    outcome = cli("run", path, "--out", tmp_path / "out", "--attacks", "noise", "--defenses", "none")
+    assert (outcome.status, "every label is 50" in outcome.err) == (2, True), outcome
+    path.write_text(track_text.replace(str(small_set / "table.csv"), table))  # on a stated scale it is a measurement
+    outcome = cli("run", path, "--out", tmp_path / "out", "--attacks", "noise", "--defenses", "none")
+    assert outcome.status == 0, outcome
+    assert pd.read_csv(tmp_path / "out" / "board.csv")["srocc_clean"].isna().all()
+
+
 def test_several_problems_are_reported_at_once(cli, tmp_path: Path, track_text: str) -> None:
     path = tmp_path / SMALL
     path.write_text(track_text.replace('"ssim"', '"sism"').replace('"fgsm"', '"fgms"').replace('"gaussian"', '"x"'))
@@ -104,6 +151,7 @@ OPTIONS = {
     "a room that does not exist": (("list", "cars"), "cars"),
     "no such folder of records": (("table", "/nowhere/at/all"), "expected run records"),
     "unknown recipe": (("train", "no-such-recipe"), "no-such-recipe"),
+    "nothing to submit": (("submit-check", "/nowhere/at/all"), "no such folder or file"),
     "unknown name to check": (("check", "defense", "jpg"), "no defense named 'jpg'. Did you mean 'jpeg'"),
 }
 
@@ -120,7 +168,7 @@ def test_wrong_options(cli, case: str) -> None:
     ("option", "value", "sentence"),
     [
         ("--executor", "ray", "executor 'ray' is not part of this version"),
-        ("--precision", "bf16", "this version attacks in fp32 only"),
+        ("--precision", "bf16", "precision 'bf16': this version attacks in fp32 only"),
         ("--models", ",", "expected names separated by commas"),
         ("--attacks", "pdg", "no attack named 'pdg'. Did you mean 'pgd'"),
     ],

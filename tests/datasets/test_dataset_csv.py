@@ -155,7 +155,7 @@ def test_missing_images(tmp_path: Path) -> None:
     assert sentence(dataset(tmp_path, text)) == (
         f"dataset 'csv': expected the files the label table names in {tmp_path.resolve()}, but 5 of 6 images"
         " of split 'all' are missing (no.png, x0.png, x1.png, ...);"
-        " pass allow_missing=True to go on without them."
+        " set allow_missing to true to go on without them."
     )
     data = dataset(tmp_path, text, allow_missing=True)
     assert ([row.image_id for row in data.rows()], data.missing) == (["a.png"], 5)

@@ -245,7 +245,7 @@ def test_missing_images_of_a_layout(tmp_path: Path) -> None:
     assert sentence(KADID10k(root=str(tmp_path), split="all")) == (
         f"dataset 'kadid10k': expected the layout of {KADID10k.homepage} in {tmp_path.resolve()}, but 1 of"
         " 2 images"
-        " of split 'all' are missing (images/I02.png); pass allow_missing=True to go on without them."
+        " of split 'all' are missing (images/I02.png); set allow_missing to true to go on without them."
     )
     data = KADID10k(root=str(tmp_path), split="all", allow_missing=True)
     assert ([row.image_id for row in data.rows()], data.missing) == (["I01_01_01.png"], 1)

@@ -14,6 +14,7 @@ from iqa_robust.attacks.base import Attack
 from iqa_robust.attacks.objectives import Objective
 from iqa_robust.datasets.base import Dataset, Row
 from iqa_robust.defenses.base import Defense, DifferentiablePurifier
+from iqa_robust.errors import ContractError
 from iqa_robust.harness.execute import Job, run_job
 from iqa_robust.harness.run import group_by_attack
 from iqa_robust.harness.store import Store
@@ -233,6 +234,38 @@ def test_evaluate_gives_a_record_with_measures_from_python() -> None:
     own = record.images
     assert measures["shift_mean"] == pytest.approx((own["score_adv"] - own["score_clean"]).mean(), rel=1e-9)
     assert measures["linf_max_255"] == pytest.approx(2, abs=1e-4)
+
+
+def test_evaluate_says_what_kind_of_attacker_it_was_and_whose_network() -> None:
+    one, two = (
+        torch.nn.Sequential(torch.nn.Conv2d(3, 1, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        for _ in range(2)
+    )
+    first = ir.evaluate(one, PHOTOS, "noise", Halve())
+    second = ir.evaluate(two, PHOTOS, "noise", Halve())
+    assert first.measures()["knowledge"] == "black-box"
+    assert first.measures()["model"] == "torch.nn.modules.container.Sequential"
+    assert first.measures()["run"] != second.measures()["run"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"goal": "target"}, "goal 'target': give the score to reach as `target`, in the model's native units."),
+        ({"budget": {"eps_255": 2}}, "budget: expected a Budget, got dict."),
+        ({"attack": Brighten}, f"attack: expected Attack or a registry name, got {Brighten!r}."),
+        ({"seed": "a"}, "seed: expected a whole number >= 0, got 'a'."),
+        (
+            {"knowledge": "black-box"},
+            "Brighten differentiates the model: expected knowledge oblivious or adaptive, got 'black-box'.",
+        ),
+    ],
+)
+def test_evaluate_refuses_wrong_requests_before_anything_runs(arguments: dict[str, Any], sentence: str) -> None:
+    given: dict[str, Any] = {"attack": Brighten(), **arguments}
+    with pytest.raises(ContractError) as caught:
+        ir.evaluate(Brightness(), PHOTOS, **given)
+    assert str(caught.value) == sentence
 
 
 def test_evaluate_leaves_the_model_as_it_was() -> None:

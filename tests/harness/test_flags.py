@@ -189,6 +189,22 @@ def test_a_defended_row_is_judged_against_its_own_clean_scores() -> None:
     assert "control-noise-wins" in find_flags(record, [record, noise])
 
 
+def test_for_a_reflection_only_the_way_to_the_mirror_point_counts() -> None:
+    """Noise that moves a score of 50 by 9 has moved it away from where a reflection wants it."""
+    still = np.full(N, 50.0) + np.linspace(-1, 1, N)
+    reflect = {"goal": "reflect"}
+    record = make(spec=reflect, score_clean=still, score_adv=100 - still)
+    noise = make(spec={**reflect, **NOISE["spec"]}, facts=NOISE["facts"], score_clean=still, score_adv=still + 9)
+    assert "control-noise-wins" not in find_flags(record, [record, noise])
+
+
+def test_a_model_that_is_nan_everywhere_is_flagged_though_its_cell_failed() -> None:
+    record = dataclasses.replace(
+        make(score_clean=np.nan, score_adv=np.nan, status="failed", reason=NOT_FINITE), status="failed"
+    )
+    assert find_flags(record, [record]) == ("not-finite",)
+
+
 def test_the_documentation_explains_every_flag() -> None:
     text = (Path(__file__).parents[2] / "docs" / "flags.md").read_text()
     assert set(re.findall(r"^## ([a-z-]+)$", text, re.MULTILINE)) == set(FLAGS)
