@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -87,8 +88,12 @@ class Budget:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise ContractError(f"budget: expected norm to be one of {', '.join(NORMS)}, got {self.norm!r}.")
-        if not (isinstance(self.eps_255, (int, float)) and math.isfinite(self.eps_255) and self.eps_255 >= 0):
-            raise ContractError(f"budget: expected eps_255 to be a finite number >= 0, got {self.eps_255!r}.")
+        eps = self.eps_255
+        number = isinstance(eps, numbers.Real) and not isinstance(eps, bool)
+        if not (number and math.isfinite(eps) and eps >= 0):
+            raise ContractError(f"budget: expected eps_255 to be a finite number >= 0, got {eps!r}.")
+        # Scalars of NumPy become plain numbers, which JSON can hold.
+        object.__setattr__(self, "eps_255", int(eps) if isinstance(eps, numbers.Integral) else float(eps))
         if self.norm == "linf" and self.eps_255 > 255:
             raise ContractError(f"budget: expected eps_255 of at most 255 gray levels, got {self.eps_255!r}.")
         for name, value, optional in (
@@ -98,8 +103,9 @@ class Budget:
         ):
             if optional and value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
                 raise ContractError(f"budget: expected {name} to be a whole number >= 1, got {value!r}.")
+            object.__setattr__(self, name, int(value))
 
     @property
     def eps(self) -> float:

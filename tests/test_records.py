@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -136,6 +137,8 @@ def test_any_possible_budget_survives_json(eps: float, steps: int, queries: int 
         ({"norm": "l7"}, "budget: expected norm to be one of linf, l2, got 'l7'."),
         ({"eps_255": -1}, "budget: expected eps_255 to be a finite number >= 0, got -1."),
         ({"eps_255": math.nan}, "budget: expected eps_255 to be a finite number >= 0, got nan."),
+        ({"eps_255": True}, "budget: expected eps_255 to be a finite number >= 0, got True."),
+        ({"eps_255": "4"}, "budget: expected eps_255 to be a finite number >= 0, got '4'."),
         ({"eps_255": 300}, "budget: expected eps_255 of at most 255 gray levels, got 300."),
         ({"steps": 0}, "budget: expected steps to be a whole number >= 1, got 0."),
         ({"queries": 1.5}, "budget: expected queries to be a whole number >= 1, got 1.5."),
@@ -146,6 +149,18 @@ def test_impossible_budgets(params: dict, sentence: str) -> None:
     with pytest.raises(ContractError) as caught:
         Budget(**params)
     assert str(caught.value) == sentence
+
+
+def test_scalars_of_numpy_become_plain_numbers() -> None:
+    budget = Budget(eps_255=np.float32(2.5), steps=np.int64(7), queries=np.int32(9), eot=np.uint8(3))  # type: ignore[arg-type]
+    assert budget == Budget(eps_255=2.5, steps=7, queries=9, eot=3)
+    assert [type(value) for value in (budget.eps_255, budget.steps, budget.queries, budget.eot)] == [
+        float,
+        int,
+        int,
+        int,
+    ]
+    assert type(Budget(eps_255=np.int64(4)).eps_255) is int  # type: ignore[arg-type]
 
 
 def test_edited_files_are_noticed(tmp_path: Path) -> None:

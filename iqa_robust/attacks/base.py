@@ -10,9 +10,10 @@ from typing import ClassVar, final
 
 import torch
 
-from iqa_robust.attacks.norms import distance, snap
+from iqa_robust.attacks.norms import TOLERANCE, measure, snap
 from iqa_robust.attacks.objectives import Goal, Objective, QueryBudgetExhaustedError
 from iqa_robust.errors import ContractError
+from iqa_robust.images import on_8bit_grid
 from iqa_robust.models.base import IQAModel, check_inputs, evaluation_mode, score
 from iqa_robust.models.randomness import ImageRNG, content_seeds, derive_seed
 from iqa_robust.records import GOALS, NORMS, Budget
@@ -35,7 +36,7 @@ class AttackResult:
     zero_gradient: torch.Tensor
     """(N,) bool: gradients were taken and every one of them was exactly zero."""
     linf: torch.Tensor
-    """(N,) measured distance, fraction of full scale."""
+    """(N,) float64, measured distance, fraction of full scale; exact for clean images on the 8-bit grid."""
     l2: torch.Tensor
     """(N,) likewise."""
 
@@ -139,7 +140,7 @@ class Attack(ABC):
         with torch.inference_mode(False), torch.no_grad(), _frozen(model):
             images = images.detach().clone()
             ref = ref.detach().clone() if model.info.full_reference and ref is not None else None
-            snap(images, images, budget.norm, budget.eps)  # raises now if nothing on the grid is within reach
+            untouched = snap(images, images, budget.norm, budget.eps)  # raises if no point of the grid is within reach
             seeds = content_seeds(images, seed)
             with _full_precision(images):
                 clean = score(model, images, ref, seeds=[derive_seed(s, "clean") for s in seeds])
@@ -167,7 +168,9 @@ class Attack(ABC):
             if len(candidates) == 2 and torch.equal(*candidates):
                 candidates.pop()
             with _full_precision(images):
-                best, best_score = self._judge(model, images, ref, objective, candidates, budget, seeds)
+                best, best_score = self._judge(model, images, ref, objective, candidates, untouched, budget, seeds)
+            linf, l2 = measure(best, images, "linf"), measure(best, images, "l2")
+            _check_final(best, linf if budget.norm == "linf" else l2, budget)
         tally = objective.tally
         return AttackResult(
             images=best,
@@ -176,8 +179,8 @@ class Attack(ABC):
             queries=tally.queries,
             gradients=tally.gradients,
             zero_gradient=(tally.gradients > 0) & (tally.nonzero_gradients == 0),
-            linf=distance(best, images, "linf"),
-            l2=distance(best, images, "l2"),
+            linf=linf,
+            l2=l2,
         )
 
     def _check_request(
@@ -206,17 +209,22 @@ class Attack(ABC):
                 f" got {budget.queries}; raise queries or lower eot."
             )
 
-    @staticmethod
     def _judge(
+        self,
         model: IQAModel,
         x: torch.Tensor,
         ref: torch.Tensor | None,
         objective: Objective,
         candidates: list[torch.Tensor],
+        untouched: torch.Tensor,
         budget: Budget,
         seeds: list[int],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The best candidate per image after rounding into the ball, by scores the attack has no part in."""
+        """The best candidate per image after rounding into the ball, by scores the attack has no part in.
+
+        An attacker can always leave an image alone: except for a control, `untouched` (the clean image, on the
+        grid) wins where no candidate is better. It does not hide candidates whose scores are all NaN.
+        """
         best, best_score = x, torch.full_like(objective.score_clean, torch.nan)
         best_value = best_score
         for candidate in candidates:
@@ -226,7 +234,14 @@ class Attack(ABC):
             wins = best_value.isnan() | (value > best_value)
             best = torch.where(wins.view(-1, 1, 1, 1), image, best)
             best_score, best_value = torch.where(wins, adv, best_score), torch.where(wins, value, best_value)
-        return best, best_score
+        if self.control:
+            return best, best_score
+        if model.info.deterministic and torch.equal(untouched, x):
+            still = objective.score_clean
+        else:
+            still = score(model, untouched, ref, seeds=[derive_seed(s, "adv") for s in seeds])
+        wins = objective.judge.value(still, objective.score_clean) >= best_value
+        return torch.where(wins.view(-1, 1, 1, 1), untouched, best), torch.where(wins, still, best_score)
 
 
 def per_image(numbers: torch.Tensor | float, score_clean: torch.Tensor, what: str) -> torch.Tensor:
@@ -262,6 +277,17 @@ def _check_returned(attack: Attack, returned: torch.Tensor, x: torch.Tensor) -> 
         )
     if not bool(torch.isfinite(returned).all()):
         raise ContractError(f"{name}.perturb: returned NaN or infinite pixels.")
+
+
+def _check_final(images: torch.Tensor, distances: torch.Tensor, budget: Budget) -> None:
+    """What the base class promises of every result, checked on the result itself."""
+    if not bool(on_8bit_grid(images).all()):
+        raise ContractError("attack: the final images are not on the 8-bit grid; this is a bug, please report it.")
+    if bool((distances > budget.eps + TOLERANCE * max(1.0, budget.eps)).any()):
+        raise ContractError(
+            f"attack: a final image lies {distances.max().item() * 255:.6g}/255 from the clean one ({budget.norm}),"
+            f" beyond the budget of {budget.eps_255:.6g}/255; this is a bug, please report it."
+        )
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from iqa_robust.errors import ContractError
-from iqa_robust.images import LEVELS, to_8bit_grid
+from iqa_robust.images import LEVELS, on_8bit_grid, to_8bit_grid
 from iqa_robust.models.randomness import ImageRNG
 
 TOLERANCE = 1e-6
@@ -27,6 +27,23 @@ def distance(z: torch.Tensor, x: torch.Tensor, norm: str) -> torch.Tensor:
     if norm == "l2":
         return torch.linalg.vector_norm(difference, dim=1, dtype=torch.float64).float()
     raise ContractError(f"norm: expected 'linf' or 'l2', got {norm!r}.")
+
+
+def measure(z: torch.Tensor, x: torch.Tensor, norm: str) -> torch.Tensor:
+    """(N,) float64 distance for the record; where both images lie on the 8-bit grid, of their whole gray levels.
+
+    k/255 in float32 is off by up to 3e-8, which would show as a distance beyond the budget.
+    """
+    levels = _moved(z, x)
+    lengths = levels.abs().amax(dim=1) if norm == "linf" else levels.square().sum(dim=1).sqrt()
+    return lengths / LEVELS
+
+
+def _moved(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """(N, 3 H W) float64 differences in gray levels, whole ones where both images lie on the grid."""
+    levels = (z.double() - x.double()).flatten(1) * LEVELS
+    on_grid = on_8bit_grid(z) & on_8bit_grid(x)
+    return torch.where(on_grid.view(-1, 1), levels.round(), levels)
 
 
 def inside(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Tensor:
@@ -105,27 +122,44 @@ def _snap_l2(z: torch.Tensor, x: torch.Tensor, eps: float) -> torch.Tensor:
 
     A dense perturbation that is small everywhere would round to nothing. Its direction is therefore stretched
     until its rounding is as long as the perturbation was, or shrunk where rounding left the ball. The length
-    of the rounding grows with the scale, so bisection finds the longest one that fits.
+    of the rounding grows with the scale, so bisection finds the longest one that fits. Values of the same
+    size round up together, so there may be nothing between too short and too long: what the next scale would
+    add is then added value by value (see `_fill`).
     """
     best = to_8bit_grid(x)
     if bool((distance(best, x, "l2") > eps + TOLERANCE).any()):
         raise _off_grid(eps)
     direction, whole = z - x, to_8bit_grid(z)
-    wanted, length = distance(z, x, "l2"), distance(whole, x, "l2")
-    fits = length <= eps + TOLERANCE
+    wanted, length = measure(z, x, "l2"), measure(whole, x, "l2")
+    most = eps + 1e-9 * max(1.0, eps)  # distances on the grid are exact up to float64 rounding
+    fits = length <= most
     best = torch.where(_per_image(fits), whole, best)
     unfinished = ~fits | (length < wanted)
-    limit = torch.where(fits, wanted, torch.full_like(wanted, eps)) + TOLERANCE
+    limit = torch.where(fits, wanted + TOLERANCE, eps).clamp(max=most)
     largest = direction.flatten(1).abs().amax(dim=1).clamp_min(TOLERANCE)
     low = fits.to(z.dtype)
-    high = torch.where(fits, (2 * wanted / largest).clamp_min(1), torch.ones_like(low))
-    for _ in range(16 if bool(unfinished.any()) else 0):
+    high = torch.where(fits, (2 * wanted.to(z.dtype) / largest).clamp_min(1), torch.ones_like(low))
+    if not bool(unfinished.any()):
+        return best
+    for _ in range(16):
         middle = (low + high) / 2
         candidate = to_8bit_grid(x + _per_image(middle) * direction)
-        short = distance(candidate, x, "l2") <= limit
+        short = measure(candidate, x, "l2") <= limit
         best = torch.where(_per_image(short & unfinished), candidate, best)
         low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-    return best
+    filled = _fill(best, to_8bit_grid(x + _per_image(high) * direction), x, direction, limit)
+    return torch.where(_per_image(unfinished), filled, best)
+
+
+def _fill(
+    short: torch.Tensor, long: torch.Tensor, x: torch.Tensor, direction: torch.Tensor, limit: torch.Tensor
+) -> torch.Tensor:
+    """`short` with the values of `long`, largest |direction| first (ties: the first index), while they fit."""
+    begin, end = _moved(short, x).square(), _moved(long, x).square()
+    order = (direction.abs() * (short != long)).flatten(1).argsort(dim=1, descending=True, stable=True)
+    total = begin.sum(dim=1, keepdim=True) + (end - begin).gather(1, order).cumsum(dim=1)
+    fits = (total > (limit * LEVELS).square().view(-1, 1)).cumsum(dim=1) == 0
+    return torch.where(torch.zeros_like(fits).scatter(1, order, fits).view_as(x), long, short)
 
 
 def _off_grid(eps: float) -> ContractError:

@@ -167,7 +167,7 @@ class Objective:
         for draw in range(self.draws):
             leaf = z.detach().requires_grad_(True)
             with torch.enable_grad(), seeded(self._draw_seeds(index, calls, draw)):
-                one = self._model(leaf, self._reference(index)).float()
+                one = self._model(leaf.clone(), self._reference(index)).float()
                 if one.requires_grad:
                     slope += torch.autograd.grad(one.sum(), leaf, materialize_grads=True)[0]
             scores += one.detach()
@@ -188,7 +188,7 @@ class Objective:
         total = torch.zeros(z.shape[0], device=z.device)
         for draw in range(self.draws):
             with seeded(self._draw_seeds(index, calls, draw)):
-                total = total + self._model(z, self._reference(index)).float()
+                total = total + self._model(z.clone(), self._reference(index)).float()
         scores = total / self.draws
         self._keep_best(z.detach(), index, scores.detach())
         return self.goal.select(index).value(scores, self.score_clean[index])
@@ -202,6 +202,7 @@ class Objective:
         return index
 
     def _reference(self, index: torch.Tensor) -> torch.Tensor | None:
+        # Indexing copies; like the copies of the images, this keeps a model that edits its input from harm.
         return None if self._ref is None else self._ref[index]
 
     def _draw_seeds(self, index: torch.Tensor, calls: torch.Tensor, draw: int) -> list[int]:

@@ -8,7 +8,7 @@ from iqa_robust.attacks import norms
 from iqa_robust.attacks.ascent import ascend, best_of
 from iqa_robust.attacks.base import Attack
 from iqa_robust.attacks.objectives import Objective
-from iqa_robust.errors import ContractError
+from iqa_robust.attacks.parameters import check_flag, check_number, check_whole
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
 
@@ -39,12 +39,14 @@ class PGD(Attack):
             momentum: decay factor of the accumulated gradient, each gradient scaled to unit L1 length first
                 (MI-FGSM, Dong et al., CVPR 2018, whose factor is 1); 0 for none.
             step_ratio: the first step as a fraction of eps; the steps shrink linearly towards zero.
+
+        Raises:
+            ContractError: a parameter has the wrong type or lies outside its range.
         """
-        if restarts < 1 or momentum < 0 or step_ratio <= 0:
-            raise ContractError(
-                "pgd: expected restarts >= 1, momentum >= 0 and step_ratio > 0,"
-                f" got {restarts!r}, {momentum!r} and {step_ratio!r}."
-            )
+        check_whole(self, "restarts", restarts, least=1)
+        check_flag(self, "random_start", random_start)
+        check_number(self, "momentum", momentum, least=0)
+        check_number(self, "step_ratio", step_ratio, above=0)
         self.restarts = restarts
         self.random_start = random_start
         self.momentum = momentum

@@ -8,7 +8,7 @@ import torch
 
 from iqa_robust.attacks.base import Attack
 from iqa_robust.attacks.objectives import Objective
-from iqa_robust.errors import ContractError
+from iqa_robust.attacks.parameters import check_number
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
 
@@ -37,8 +37,7 @@ class Square(Attack):
 
     def __init__(self, *, p_init: float = 0.8) -> None:
         """`p_init`: share of the image's area that the first squares cover, in (0, 1]."""
-        if not 0 < p_init <= 1:
-            raise ContractError(f"square: expected p_init in (0, 1], got {p_init!r}.")
+        check_number(self, "p_init", p_init, above=0, most=1)
         self.p_init = p_init
 
     def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from iqa_robust.attacks.libraries import LibraryAttack, TwoLogitView, quiet_import
+from iqa_robust.attacks.parameters import check_flag, check_number
 from iqa_robust.records import Budget
 
 with quiet_import():
@@ -37,6 +38,8 @@ class TorchattacksPGD(TorchattacksAttack):
 
     def __init__(self, *, random_start: bool = True, step_ratio: float = 0.25) -> None:
         """`step_ratio`: the step as a fraction of eps; the library's own defaults make it 2/8."""
+        check_flag(self, "random_start", random_start)
+        check_number(self, "step_ratio", step_ratio, above=0)
         self.random_start = random_start
         self.step_ratio = step_ratio
 

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from iqa_robust.defenses.base import DifferentiablePurifier
-from iqa_robust.defenses.padding import pad_reflect
+from iqa_robust.defenses.padding import pad_reflect, require_room
 from iqa_robust.errors import ContractError
+from iqa_robust.models.base import IQAModel
 
 TRUNCATE = 4.0
 """Half the width of the filter, in units of sigma; the tails beyond hold 6e-5 of the weight."""
@@ -34,9 +35,13 @@ class Gaussian(DifferentiablePurifier):
             raise ContractError(f"Gaussian: expected sigma to be a finite number > 0, got {sigma!r}.")
         self.sigma = sigma
 
+    def wrap(self, model: IQAModel) -> IQAModel:
+        """The model behind this purifier; images must be larger than half the filter."""
+        return require_room(super().wrap(model), self._radius())
+
     def purify(self, x: torch.Tensor) -> torch.Tensor:
         """Blurred images (N, 3, H, W)."""
-        radius = int(TRUNCATE * self.sigma + 0.5)
+        radius = self._radius()
         offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
         weights = torch.exp(-0.5 * (offsets / self.sigma) ** 2)
         kernel = (weights / weights.sum()).to(x).repeat(x.shape[1], 1, 1, 1)
@@ -45,3 +50,6 @@ class Gaussian(DifferentiablePurifier):
         # A white region may come out one rounding step above 1. Only the value is clamped: the slope of a
         # clamp is zero there, and the attacker would lose those pixels to rounding.
         return blurred + (blurred.clamp(0, 1) - blurred).detach()
+
+    def _radius(self) -> int:
+        return int(TRUNCATE * self.sigma + 0.5)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from iqa_robust.defenses.base import DifferentiablePurifier
-from iqa_robust.defenses.padding import pad_reflect
+from iqa_robust.defenses.padding import pad_reflect, require_room
 from iqa_robust.errors import ContractError
+from iqa_robust.models.base import IQAModel
 
 
 class Median(DifferentiablePurifier):
@@ -27,6 +28,10 @@ class Median(DifferentiablePurifier):
         if isinstance(size, bool) or not isinstance(size, int) or size < 3 or size % 2 == 0:
             raise ContractError(f"Median: expected size to be an odd whole number >= 3, got {size!r}.")
         self.size = size
+
+    def wrap(self, model: IQAModel) -> IQAModel:
+        """The model behind this purifier; images must be larger than half a window."""
+        return require_room(super().wrap(model), self.size // 2)
 
     def purify(self, x: torch.Tensor) -> torch.Tensor:
         """Filtered images (N, 3, H, W)."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 import torch.nn.functional as F
 
 from iqa_robust.errors import ContractError
+from iqa_robust.models.base import IQAModel
 
 
 def pad_reflect(x: torch.Tensor, radius: int, who: str) -> torch.Tensor:
@@ -20,3 +23,9 @@ def pad_reflect(x: torch.Tensor, radius: int, who: str) -> torch.Tensor:
             f" got {x.shape[-2]} x {x.shape[-1]}."
         )
     return F.pad(x, (radius, radius, radius, radius), mode="reflect")
+
+
+def require_room(wrapped: IQAModel, radius: int) -> IQAModel:
+    """`wrapped`, freshly made by a filter of this radius, with its `min_size` raised to what mirroring needs."""
+    wrapped.info = dataclasses.replace(wrapped.info, min_size=max(wrapped.info.min_size, radius + 1))
+    return wrapped

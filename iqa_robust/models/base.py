@@ -81,7 +81,9 @@ class WrappedModule(IQAModel):
 
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
         """Scores (N,). Raises `ContractError` when the module returns anything but N numbers."""
-        scores = self.module(x, ref) if self.info.full_reference else self.module(x)
+        # Copies, because a module may edit its input in place; gradients flow through them.
+        copies = [x.clone(), None if ref is None else ref.clone()] if self.info.full_reference else [x.clone()]
+        scores = self.module(*copies)
         if not isinstance(scores, torch.Tensor) or scores.numel() != x.shape[0]:
             got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
             raise ContractError(f"wrapped model: expected one score per image, shape ({x.shape[0]},), got {got}.")
@@ -172,12 +174,16 @@ def score(
     """Final scores (N,), float32, without gradients.
 
     A randomized model is scored under `draws` draws per image, derived from `seeds` (one per image), and averaged; a
-    deterministic one is scored once.
+    deterministic one is scored once. The model works on copies, so one that edits its input in place does no harm.
     """
+
+    def once() -> torch.Tensor:
+        return model(x.clone(), None if ref is None else ref.clone()).float()
+
     if model.info.deterministic:
-        return model(x, ref).float()
+        return once()
     total = torch.zeros(x.shape[0], device=x.device)
     for draw in range(draws):
         with seeded([derive_seed(seed, "score", draw) for seed in seeds]):
-            total += model(x, ref).float()
+            total += once()
     return total / draws

@@ -20,9 +20,9 @@ MIN_SIZE = 32
 
 
 class Compact(LearnedModel):
-    """No-reference model with fewer than half a million weights; scores from 0 to 100, higher is better.
+    """No-reference model with 1.3 million weights; scores from 0 to 100, higher is better.
 
-    A convolutional network with a stride-2 stem and three stages; global means and standard deviations of every stage
+    A convolutional network with a stride-2 stem and a few stages; global means and standard deviations of every stage
     go to a small head, so noise (early stages) and structure (late ones) are both seen. Images of any size from 32
     pixels a side.
 

@@ -142,3 +142,32 @@ def test_random_starts_fill_the_ball(norm: str) -> None:
         assert (start - x).abs().mean().item() == pytest.approx(0.05, rel=0.02)  # 9,600 uniform draws
     else:  # the radius of a uniform draw from a ball in d dimensions has mean d / (d + 1)
         assert reached.mean().item() == pytest.approx(0.1 * 48 / 49, rel=0.01)
+
+
+@pytest.mark.parametrize("eps_255", [1.0, 2.0, 3.5, 6.0])
+@pytest.mark.parametrize("slope", ["constant", "two sizes"])
+def test_an_l2_perturbation_of_equal_values_uses_its_radius(eps_255: float, slope: str) -> None:
+    """All values cross the rounding threshold together; as many as fit must move, the first ones of the largest."""
+    x = torch.full((2, 3, 8, 8), 128 / 255)
+    direction = torch.ones_like(x)
+    if slope == "two sizes":
+        direction[:, 2] = 2
+    eps = eps_255 / 255
+    snapped = norms.snap(x + eps * norms.steepest(direction, "l2"), x, "l2", eps)
+    moved = torch.round((snapped - x) * 255).flatten(1)
+    count = math.floor(eps_255**2)
+    start = 128 if slope == "two sizes" else 0
+    expected = torch.zeros(2, 192)
+    expected[:, start : start + count] = 1
+    assert torch.equal(moved, expected)
+
+
+def test_distances_on_the_grid_are_whole_levels() -> None:
+    levels = torch.arange(254).float()
+    x, z = levels.view(-1, 1, 1, 1).expand(-1, 3, 2, 2) / 255, (levels + 2).view(-1, 1, 1, 1).expand(-1, 3, 2, 2) / 255
+    assert bool((norms.distance(z, x, "linf") > torch.tensor(2 / 255)).any())  # float32 exceeds the budget in print
+    assert bool((norms.measure(z, x, "linf") * 255 == 2).all())
+    # one float64 square root
+    np.testing.assert_allclose(norms.measure(z, x, "l2") * 255, math.sqrt(12 * 4), rtol=1e-15)
+    between = x[:1] + 0.3 / 255  # off the grid nothing is rounded
+    np.testing.assert_allclose(norms.measure(between, x[:1], "linf") * 255, 0.3, rtol=1e-5)  # float32 pixels

@@ -94,5 +94,5 @@ def test_more_queries_reach_more(images: Callable[..., torch.Tensor], convolutio
 
 @pytest.mark.parametrize("p_init", [0, -1, 1.5])
 def test_an_impossible_share_is_refused(p_init: float) -> None:
-    with pytest.raises(ContractError, match=r"square: expected p_init in \(0, 1\], got"):
+    with pytest.raises(ContractError, match=r"Square: expected p_init to be a finite number > 0 and <= 1, got"):
         attacks.create("square", p_init=p_init)

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from iqa_robust.defenses.gaussian import Gaussian
 from iqa_robust.errors import ContractError
+from iqa_robust.models.base import ModelInfo, check_inputs, wrap
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -53,3 +54,14 @@ def test_refuses_an_image_smaller_than_half_the_filter() -> None:
 def test_refuses_a_sigma_that_is_no_width(sigma: object) -> None:
     with pytest.raises(ContractError, match=r"Gaussian: expected sigma to be a finite number > 0, got"):
         Gaussian(sigma=sigma)  # type: ignore[arg-type]
+
+
+def test_the_wrapped_model_needs_images_the_filter_fits() -> None:
+    model = wrap(lambda x: x.mean(dim=(1, 2, 3)))
+    defended = Gaussian(sigma=2).wrap(model)
+    assert (defended.info.min_size, model.info.min_size) == (9, 1)
+    assert defended(images(1, 3, 9, 9)).shape == (1,)
+    with pytest.raises(ContractError, match=r"^images: the model needs at least 9 pixels a side, got 8 x 30\.$"):
+        check_inputs(defended, images(1, 3, 8, 30), None)
+    large = wrap(lambda x: x.mean(dim=(1, 2, 3)), ModelInfo(min_size=32))
+    assert Gaussian(sigma=2).wrap(large).info.min_size == 32

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from iqa_robust.defenses.median import Median
 from iqa_robust.errors import ContractError
+from iqa_robust.models.base import ModelInfo, check_inputs, wrap
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -49,3 +50,14 @@ def test_refuses_an_image_smaller_than_half_a_window() -> None:
 def test_refuses_a_size_that_has_no_center(size: object) -> None:
     with pytest.raises(ContractError, match=r"Median: expected size to be an odd whole number >= 3, got"):
         Median(size=size)  # type: ignore[arg-type]
+
+
+def test_the_wrapped_model_needs_images_the_filter_fits() -> None:
+    model = wrap(lambda x: x.mean(dim=(1, 2, 3)))
+    defended = Median(size=7).wrap(model)
+    assert (defended.info.min_size, model.info.min_size) == (4, 1)
+    assert defended(images(1, 3, 4, 4)).shape == (1,)
+    with pytest.raises(ContractError, match=r"^images: the model needs at least 4 pixels a side, got 3 x 30\.$"):
+        check_inputs(defended, images(1, 3, 3, 30), None)
+    large = wrap(lambda x: x.mean(dim=(1, 2, 3)), ModelInfo(min_size=32))
+    assert Median(size=7).wrap(large).info.min_size == 32

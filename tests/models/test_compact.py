@@ -12,8 +12,8 @@ from iqa_robust.errors import ContractError
 from iqa_robust.models.base import check_inputs
 from iqa_robust.models.compact import PUBLISHED, WEIGHTS
 
-REACHED = 0.72
-"""SROCC on the sample, below the 0.76 that the card states for the whole test split by its sampling error."""
+REACHED = 0.80
+"""SROCC that the published weights must have on the whole test split, to two decimals."""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_it_is_small_and_cheap(compact) -> None:
     assert (WEIGHTS / PUBLISHED["photos"]).stat().st_size <= 3 * 2**20
     with FlopCounterMode(display=False) as counter:
         compact(torch.zeros(1, 3, 192, 192))
-    assert counter.get_total_flops() <= 0.25e9  # multiplications and additions, each counted
+    assert counter.get_total_flops() <= 0.30e9  # multiplications and additions, each counted
 
 
 def test_info_is_that_of_the_card(compact) -> None:
