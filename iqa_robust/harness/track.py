@@ -196,12 +196,24 @@ def load_track(path: Path) -> Track:
         raise RequestError("\n".join(dict.fromkeys(problems))) from error
 
 
+_WORDING = (
+    (r"^Value error, ", ""),
+    (r"^Extra inputs are not permitted$", "unknown key"),
+    (r"^Field required$", "is missing"),
+    (r"^Tuple should have at least 1 item.*$", "expected at least one entry"),
+    (r"^Input should be a valid tuple$", "expected a list of numbers"),
+    (r"^Input should be ", "expected "),
+)
+"""The validation library's words, and those of this project."""
+
+
 def _sentence(path: Path, text: str, location: tuple[int | str, ...], message: str, value: Any) -> str:
     keys = [str(part) for part in location]
     name = ".".join(keys) or "track"
     line = _line_of(text, location)
     got = "" if value is None or isinstance(value, (dict, list)) or "got" in message else f" (got {value!r})"
-    message = message.replace("Extra inputs are not permitted", "unknown key").removeprefix("Value error, ")
+    for theirs, ours in _WORDING:
+        message = re.sub(theirs, ours, message)
     return f"{path}{f':{line}' if line else ''}: {name}: {message.removesuffix('.')}{got}."
 
 

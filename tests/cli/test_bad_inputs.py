@@ -195,8 +195,11 @@ TABLES = {
     "mos is not a number": (lambda f: f.assign(mos="good"), "mos"),
     "mos is NaN": (lambda f: f.assign(mos="nan"), "is nan; expected a number"),
     "an image twice": (lambda f: pd.concat([f, f.iloc[:1]]), "twice"),
-    "a name that leaves the folder": (lambda f: f.assign(image="../../etc/passwd"), "../../etc/passwd"),
-    "an absolute name": (lambda f: f.assign(image="/etc/passwd"), "/etc/passwd"),
+    "a name that leaves the folder": (
+        lambda f: f.assign(image=["../../etc/passwd", *f["image"][1:]]),
+        "../../etc/passwd",
+    ),
+    "an absolute name": (lambda f: f.assign(image=["/etc/passwd", *f["image"][1:]]), "/etc/passwd"),
     "a missing image": (lambda f: f.assign(image=["gone.png", *f["image"][1:]]), "gone.png"),
     "no rows": (lambda f: f.iloc[:0], "empty"),
 }
