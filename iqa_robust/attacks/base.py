@@ -36,7 +36,7 @@ class AttackResult:
     zero_gradient: torch.Tensor
     """(N,) bool: gradients were taken and every one of them was exactly zero."""
     linf: torch.Tensor
-    """(N,) float64, measured distance, fraction of full scale; exact for clean images on the 8-bit grid."""
+    """(N,) measured distance, fraction of full scale, float32; records hold it to the last digit."""
     l2: torch.Tensor
     """(N,) likewise."""
 
@@ -179,8 +179,8 @@ class Attack(ABC):
             queries=tally.queries,
             gradients=tally.gradients,
             zero_gradient=(tally.gradients > 0) & (tally.nonzero_gradients == 0),
-            linf=linf,
-            l2=l2,
+            linf=linf.float(),
+            l2=l2.float(),
         )
 
     def _check_request(

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from iqa_robust.attacks.base import Attack, AttackResult
+from iqa_robust.attacks.norms import measure
 from iqa_robust.datasets.base import Dataset, Row
 from iqa_robust.defenses.base import Defense
 from iqa_robust.errors import DataError, IqaRobustError, StorageError
@@ -265,6 +266,7 @@ def _rows(
     adv: torch.Tensor,
     seen: dict[str, list[float]],
 ) -> list[dict[str, Any]]:
+    linf, l2 = measure(result.images, batch.x, "linf"), measure(result.images, batch.x, "l2")
     rows = []
     for i, image_id in enumerate(batch.ids):
         scores = [float(clean[i]), float(adv[i])]
@@ -278,8 +280,8 @@ def _rows(
                 "score_clean": scores[0],
                 "score_adv": scores[1],
                 "score_def_clean": math.nan if defended_clean is None else scores[2],
-                "linf": float(result.linf[i]),
-                "l2": float(result.l2[i]),
+                "linf": float(linf[i]),
+                "l2": float(l2[i]),
                 **{name: values[i] for name, values in seen.items()},
                 "queries": int(result.queries[i]),
                 "gradients": int(result.gradients[i]),

@@ -191,6 +191,4 @@ def test_noise_is_the_control_it_says_to_be(images: Callable[..., torch.Tensor],
     assert result.queries.tolist() == result.gradients.tolist() == [0] * 4
     gray = images(low=100, high=150)  # nothing is clamped
     l2 = attack(linear, gray, goal="up", budget=Budget(norm="l2", eps_255=500))
-    torch.testing.assert_close(
-        l2.l2, torch.full((4,), 500 / 255, dtype=torch.float64), rtol=2e-3, atol=0
-    )  # one value, one level
+    torch.testing.assert_close(l2.l2, torch.full((4,), 500 / 255), rtol=2e-3, atol=0)  # one value, one level
