@@ -83,7 +83,7 @@ def test_killed_twice(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
-    _kill_and_resume(tmp_path, moments=20, steps=20, seed=1)
+    _kill_and_resume(tmp_path, moments=20, steps=10, seed=1)
 
 
 def test_ctrl_c_says_so_and_leaves_with_130(tmp_path: Path) -> None:
