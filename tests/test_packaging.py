@@ -126,6 +126,7 @@ def test_workflow_covers_the_promised_pythons() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
     # A copy, so that no earlier `build/` leaks into the wheel and the checkout stays as it is.
     source = tmp_path / "source"

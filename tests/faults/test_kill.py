@@ -81,7 +81,7 @@ def test_killed_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(2700)
 def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
     _kill_and_resume(tmp_path, moments=20, steps=10, seed=1)
 

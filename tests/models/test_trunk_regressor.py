@@ -107,6 +107,7 @@ def test_batches_do_not_matter_and_gradients_flow() -> None:
 
 @pytest.mark.data
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("weights", sorted(PUBLISHED))
 def test_published_sets_rank_their_test_splits(weights: str, data_root: Path) -> None:
     model = models.create("trunk-regressor", weights=weights)
