@@ -89,7 +89,12 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
 def test_ctrl_c_says_so_and_leaves_with_130(tmp_path: Path) -> None:
     track = tmp_path / "killed.toml"
     track.write_text(TRACK.format(steps=400))
-    process = subprocess.Popen(_command(track, tmp_path / "out"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        _command(track, tmp_path / "out"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )
     for _ in range(600):
         if list((tmp_path / "out").rglob("*.parquet")) or process.poll() is not None:
             break
