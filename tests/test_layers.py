@@ -132,7 +132,7 @@ def test_arrows_go_one_way() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("iqa_robust.attacks.pgd", "from iqa_robust.defenses.base import Defense"),
+        ("iqa_robust.attacks.gradient.pgd", "from iqa_robust.defenses.base import Defense"),
         ("iqa_robust.defenses.jpeg", "import iqa_robust.attacks"),
         ("iqa_robust.models.base", "def late():\n    from iqa_robust.harness import execute"),
         ("iqa_robust.models.base", "from ..training import losses"),
@@ -155,7 +155,7 @@ def test_a_wrong_arrow_is_seen(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("iqa_robust.attacks.pgd", "from iqa_robust.models.base import IQAModel\nfrom .base import Attack"),
+        ("iqa_robust.attacks.gradient.pgd", "from iqa_robust.models.base import IQAModel\nfrom .base import Attack"),
         ("iqa_robust.cli.run", "from iqa_robust.harness import execute\nfrom iqa_robust import __version__"),
         ("iqa_robust.harness.evaluate", "from iqa_robust.tables import board"),
         ("iqa_robust.training.pgd", "from iqa_robust import attacks, models"),

@@ -13,13 +13,13 @@ registry: Registry[Attack] = Registry(
     "attack",
     base="iqa_robust.attacks.base:Attack",
     builtins={
-        "art/fgm": "iqa_robust.attacks.art_adapter:FastGradientMethod",
-        "fgsm": "iqa_robust.attacks.fgsm:FGSM",
+        "art/fgm": "iqa_robust.attacks.adapters.art:FastGradientMethod",
+        "fgsm": "iqa_robust.attacks.gradient.fgsm:FGSM",
         "noise": "iqa_robust.attacks.noise:Noise",
-        "pgd": "iqa_robust.attacks.pgd:PGD",
-        "score-reflection": "iqa_robust.attacks.score_reflection:ScoreReflection",
-        "square": "iqa_robust.attacks.square:Square",
-        "torchattacks/pgd": "iqa_robust.attacks.torchattacks_adapter:TorchattacksPGD",
+        "pgd": "iqa_robust.attacks.gradient.pgd:PGD",
+        "score-reflection": "iqa_robust.attacks.gradient.score_reflection:ScoreReflection",
+        "square": "iqa_robust.attacks.blackbox.square:Square",
+        "torchattacks/gradient/pgd": "iqa_robust.attacks.adapters.torchattacks:TorchattacksPGD",
     },
 )
 names, get, create = registry.names, registry.get, registry.create

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -240,3 +241,19 @@ class Objective:
         improved = (first < len(index)).nonzero().squeeze(1)
         self.tally.best_value.copy_(top)
         self.tally.best_image[improved] = z[first[improved]]
+
+
+def best_of(
+    objective: Objective, candidates: Sequence[torch.Tensor], index: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Per image, the candidate (n, 3, H, W) of the highest value; a single one costs no query."""
+    best = candidates[0]
+    if len(candidates) == 1:
+        return best
+    highest = objective(best, index)
+    for candidate in candidates[1:]:
+        value = objective(candidate, index)
+        wins = value > highest
+        best = torch.where(wins.view(-1, 1, 1, 1), candidate, best)
+        highest = torch.where(wins, value, highest)
+    return best

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from iqa_robust import attacks
-from iqa_robust.attacks.square import DEFAULT_QUERIES, Square
+from iqa_robust.attacks.blackbox.square import DEFAULT_QUERIES, Square
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel
 from iqa_robust.records import Budget

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from iqa_robust.attacks.libraries import LibraryAttack, TwoLogitView, quiet_import
+from iqa_robust.attacks.adapters.libraries import LibraryAttack, TwoLogitView, quiet_import
 from iqa_robust.records import Budget
 
 with quiet_import():

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from iqa_robust.attacks.libraries import LibraryAttack, TwoLogitView, quiet_import
+from iqa_robust.attacks.adapters.libraries import LibraryAttack, TwoLogitView, quiet_import
 from iqa_robust.attacks.parameters import check_flag, check_number
 from iqa_robust.records import Budget
 

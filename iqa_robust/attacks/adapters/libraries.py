@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from iqa_robust.attacks.ascent import best_of
 from iqa_robust.attacks.base import Attack
-from iqa_robust.attacks.objectives import Objective, QueryBudgetExhaustedError
+from iqa_robust.attacks.objectives import Objective, QueryBudgetExhaustedError, best_of
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
 

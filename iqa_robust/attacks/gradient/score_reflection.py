@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from iqa_robust.attacks.base import per_image, score_range
+from iqa_robust.attacks.gradient.pgd import PGD
 from iqa_robust.attacks.objectives import Goal
-from iqa_robust.attacks.pgd import PGD
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel
 

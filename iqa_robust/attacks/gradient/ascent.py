@@ -1,8 +1,6 @@
-"""Projected steepest ascent, the loop behind the iterative gradient attacks, and the choice between ends."""
+"""Projected steepest ascent, the loop behind the iterative gradient attacks."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 
@@ -58,22 +56,6 @@ def ascend(
         if offset is not None:
             z = dither(z, x, budget.eps, (offset + step * _GOLDEN) % 1)
     return z
-
-
-def best_of(
-    objective: Objective, candidates: Sequence[torch.Tensor], index: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Per image, the candidate (n, 3, H, W) of the highest value; a single one costs no query."""
-    best = candidates[0]
-    if len(candidates) == 1:
-        return best
-    highest = objective(best, index)
-    for candidate in candidates[1:]:
-        value = objective(candidate, index)
-        wins = value > highest
-        best = torch.where(_per_image(wins), candidate, best)
-        highest = torch.where(wins, value, highest)
-    return best
 
 
 def _per_image(values: torch.Tensor) -> torch.Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from iqa_robust.attacks import norms
-from iqa_robust.attacks.ascent import ascend, best_of
 from iqa_robust.attacks.base import Attack
-from iqa_robust.attacks.objectives import Objective
+from iqa_robust.attacks.gradient.ascent import ascend
+from iqa_robust.attacks.objectives import Objective, best_of
 from iqa_robust.attacks.parameters import check_flag, check_number, check_whole
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget

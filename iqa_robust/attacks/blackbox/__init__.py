@@ -1,0 +1,1 @@
+"""Attacks that may only query the model."""

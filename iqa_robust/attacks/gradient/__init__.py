@@ -1,0 +1,1 @@
+"""Gradient attacks: one per file, on the shared climb of `ascent`."""
