@@ -24,11 +24,13 @@ from iqa_robust.errors import ContractError, RecordError, StorageError
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = 1
-NORMS = ("linf", "l2")
+SCHEMA = 2
+NORMS = ("linf", "l2", "psnr", "ssim", "l0", "patch")
 GOALS = ("up", "down", "away", "reflect", "target")
 KNOWLEDGE = ("oblivious", "adaptive", "black-box")
 STATUSES = ("ok", "partial", "failed")
+STANDARD_QUERIES = 10_000
+"""Queries per image of a black-box attack when its budget sets no limit, as in the literature."""
 FLAG_NAMES = (
     "score-not-repeatable",
     "batch-dependent",
@@ -56,6 +58,8 @@ IMAGE_COLUMNS: dict[str, str] = {
     "score_def_clean": "float64",
     "linf": "float64",
     "l2": "float64",
+    "l0": "float64",
+    "patch": "float64",
     "psnr": "float64",
     "ssim": "float64",
     "lpips": "float64",
@@ -63,20 +67,36 @@ IMAGE_COLUMNS: dict[str, str] = {
     "queries": "int64",
     "gradients": "int64",
     "zero_gradient": "bool",
+    "target": "float64",
+    "curve_queries": "list<int64>",
+    "curve_scores": "list<float64>",
     "status": "string",
     "reason": "string",
 }
-"""Columns of the per-image table, in order, with their types. Distances are fractions of full scale."""
+"""Columns of the per-image table, in order, with their types.
+
+`linf` and `l2` are fractions of full scale, `l0` the share of changed pixels, `patch` the share of the area of the
+smallest square that holds them. `target` is the score an attack was sent to, NaN where there is none. The curve holds
+every improvement the attack saw: queries spent and the score, of the attacked model, before rounding to 8 bits.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """What the attacker may spend.
 
-    `eps_255` is the radius of the ball in gray levels (`linf`) or, for `l2`, the length of the perturbation in units
-    of one gray level of one value; `eps` is the same as a fraction of full scale. `steps` bounds the iterations of a
-    gradient attack, `queries` (None: unlimited) the forward passes per image, `eot` the draws over which a randomized
-    model's value and gradient are averaged.
+    `eps_255` is the size of the set of allowed images; more is more freedom. `eps`, a 255th of it, is a fraction:
+
+    - `linf`: the largest change of a value, of full scale; so `eps_255` is in gray levels;
+    - `l2`: the length of the perturbation, in units of full scale (of one value);
+    - `psnr`: the root mean square change, of full scale; PSNR is -20 log10(eps) dB;
+    - `ssim`: 1 - SSIM, the structural similarity lost;
+    - `l0`: the share of the pixels that may change, in any or all of their channels, by any amount;
+    - `patch`: the share of the area of one axis-aligned square outside of which nothing may change.
+
+    `Budget.at` takes decibels and similarities as people state them. `steps` bounds the iterations of a gradient
+    attack, `queries` (None: the attack's own default) the forward passes per image, `eot` the draws over which a
+    randomized model's value and gradient are averaged.
     """
 
     norm: str = "linf"
@@ -94,8 +114,10 @@ class Budget:
             raise ContractError(f"budget: expected eps_255 to be a finite number >= 0, got {eps!r}.")
         # Scalars of NumPy become plain numbers, which JSON can hold.
         object.__setattr__(self, "eps_255", int(eps) if isinstance(eps, numbers.Integral) else float(eps))
-        if self.norm == "linf" and self.eps_255 > 255:
-            raise ContractError(f"budget: expected eps_255 of at most 255 gray levels, got {self.eps_255!r}.")
+        most = {"l2": math.inf, "ssim": 510}.get(self.norm, 255)
+        if self.eps_255 > most:
+            unit = " gray levels" if self.norm == "linf" else ""
+            raise ContractError(f"budget: expected eps_255 of at most {most:g}{unit}, got {self.eps_255!r}.")
         for name, value, optional in (
             ("steps", self.steps, False),
             ("queries", self.queries, True),
@@ -107,10 +129,41 @@ class Budget:
                 raise ContractError(f"budget: expected {name} to be a whole number >= 1, got {value!r}.")
             object.__setattr__(self, name, int(value))
 
+    @classmethod
+    def at(cls, norm: str, level: float, **spend: Any) -> Budget:
+        """A budget of `level` in the unit people use for the norm.
+
+        That is dB for `psnr`, the similarity for `ssim`, a share (0..1) for `l0` and `patch`, gray levels for `linf`
+        and `l2`. `spend` holds the other fields. Raises `ContractError` as the constructor does.
+        """
+        if isinstance(level, bool) or not isinstance(level, numbers.Real):
+            raise ContractError(f"budget: expected level to be a number, got {level!r}.")
+        # Twelve digits, so that 0.95 is 0.95 again when it is read back.
+        eps_255 = {
+            "psnr": lambda: round(255 * 10 ** (-level / 20), 12),
+            "ssim": lambda: round(255 * (1 - level), 12),
+            "l0": lambda: round(255 * level, 12),
+            "patch": lambda: round(255 * level, 12),
+        }.get(norm, lambda: level)()
+        return cls(norm=norm, eps_255=eps_255, **spend)
+
     @property
     def eps(self) -> float:
-        """The radius as a fraction of full scale."""
+        """`eps_255` as a fraction; see the class."""
         return self.eps_255 / 255
+
+    @property
+    def size(self) -> str:
+        """The norm and its size as people read it, such as `4/255`, `PSNR 40 dB` or `0.1 % of the pixels`."""
+        if self.norm == "psnr":
+            return "PSNR inf dB" if self.eps == 0 else f"PSNR {-20 * math.log10(self.eps):.4g} dB"
+        return {
+            "linf": f"{self.eps_255:g}/255",
+            "l2": f"{self.eps_255:g}/255 l2",
+            "ssim": f"SSIM {1 - self.eps:.4g}",
+            "l0": f"{100 * self.eps:.3g} % of the pixels",
+            "patch": f"a square of {100 * self.eps:.3g} %",
+        }[self.norm]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +337,8 @@ def write_images(path: Path, images: pd.DataFrame) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in IMAGE_COLUMNS.items()])
+    lists = {f"list<{kind}>": pa.list_(pa.type_for_alias(kind)) for kind in ("int64", "float64")}
+    schema = pa.schema([(name, lists.get(kind) or pa.type_for_alias(kind)) for name, kind in IMAGE_COLUMNS.items()])
     table = pa.Table.from_pandas(images[list(IMAGE_COLUMNS)], schema=schema, preserve_index=False)
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(None), buffer, compression="zstd")
@@ -298,6 +352,9 @@ def read_images(path: Path) -> pd.DataFrame:
     frame = pq.read_table(path).to_pandas()
     if list(frame.columns) != list(IMAGE_COLUMNS):
         raise ValueError(f"{path}: expected the columns {', '.join(IMAGE_COLUMNS)}")
+    for name, kind in IMAGE_COLUMNS.items():
+        if kind.startswith("list"):
+            frame[name] = [list(values) for values in frame[name]]  # as they were written, not arrays
     return frame
 
 

@@ -54,6 +54,8 @@ def _record(spec: RunSpec = SPEC) -> RunRecord:
         "score_def_clean": 0.2,
         "linf": 2 / 255,
         "l2": 0.5,
+        "l0": 0.25,
+        "patch": 0.5,
         "psnr": math.inf,
         "ssim": 1.0,
         "lpips": math.nan,
@@ -61,6 +63,9 @@ def _record(spec: RunSpec = SPEC) -> RunRecord:
         "queries": 3,
         "gradients": 2,
         "zero_gradient": True,
+        "target": math.nan,
+        "curve_queries": [1, 3],
+        "curve_scores": [0.15, 0.25],
         "status": "failed",
         "reason": "score is not finite",
     }
@@ -134,7 +139,7 @@ def test_any_possible_budget_survives_json(eps: float, steps: int, queries: int 
 @pytest.mark.parametrize(
     ("params", "sentence"),
     [
-        ({"norm": "l7"}, "budget: expected norm to be one of linf, l2, got 'l7'."),
+        ({"norm": "l7"}, "budget: expected norm to be one of linf, l2, psnr, ssim, l0, patch, got 'l7'."),
         ({"eps_255": -1}, "budget: expected eps_255 to be a finite number >= 0, got -1."),
         ({"eps_255": math.nan}, "budget: expected eps_255 to be a finite number >= 0, got nan."),
         ({"eps_255": True}, "budget: expected eps_255 to be a finite number >= 0, got True."),

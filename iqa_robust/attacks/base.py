@@ -14,9 +14,13 @@ from iqa_robust.attacks.norms import TOLERANCE, measure, snap
 from iqa_robust.attacks.objectives import Goal, Objective, QueryBudgetExhaustedError
 from iqa_robust.errors import ContractError
 from iqa_robust.images import on_8bit_grid
-from iqa_robust.models.base import IQAModel, check_inputs, evaluation_mode, score
+from iqa_robust.models.base import IQAModel, Swapped, check_inputs, evaluation_mode, score
 from iqa_robust.models.randomness import ImageRNG, content_seeds, derive_seed
-from iqa_robust.records import GOALS, NORMS, Budget
+from iqa_robust.records import GOALS, Budget
+
+FORMS = ("published", "corrected", "adapted", "reconstructed", "ours")
+"""How an attack relates to its source: as published; with a bug of the released code corrected; carried over from
+another setting, such as classification; read from an incomplete text; without a source."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class AttackResult:
     """(N,) measured distance, fraction of full scale, float32; records hold it to the last digit."""
     l2: torch.Tensor
     """(N,) likewise."""
+    curve: tuple[tuple[tuple[int, float], ...], ...]
+    """Per image, (queries spent, score) at every improvement the attack saw, before rounding to the 8-bit grid."""
 
 
 class Attack(ABC):
@@ -49,8 +55,16 @@ class Attack(ABC):
 
     access: ClassVar[str] = "white"
     """`"white"` may differentiate the model, `"black"` may only query it."""
-    norms: ClassVar[tuple[str, ...]] = NORMS
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     goals: ClassVar[tuple[str, ...]] = GOALS
+    source: ClassVar[str] = ""
+    """Authors, venue and year."""
+    form: ClassVar[str] = "ours"
+    """One of `FORMS`."""
+    perturbs: ClassVar[str] = "image"
+    """`"image"`, or `"reference"` for an attack that changes the reference of a full-reference model instead."""
+    scope: ClassVar[str] = "image"
+    """`"set"` for an attack that must see the scores of the whole set first; see `set_attack.SetAttack`."""
     control: ClassVar[bool] = False
     """True for the control that every attack must beat: it does not try."""
     note: ClassVar[str] = ""
@@ -137,7 +151,9 @@ class Attack(ABC):
         """
         check_inputs(model, images, ref)
         self._check_request(model, goal, budget, target, labels)
-        with torch.inference_mode(False), torch.no_grad(), _frozen(model):
+        if self.perturbs == "reference":
+            model, images, ref = Swapped(model), ref if ref is not None else images, images
+        with torch.inference_mode(False), torch.no_grad(), frozen(model):
             images = images.detach().clone()
             ref = ref.detach().clone() if model.info.full_reference and ref is not None else None
             untouched = snap(images, images, budget.norm, budget.eps)  # raises if no point of the grid is within reach
@@ -170,7 +186,7 @@ class Attack(ABC):
             with _full_precision(images):
                 best, best_score = self._judge(model, images, ref, objective, candidates, untouched, budget, seeds)
             linf, l2 = measure(best, images, "linf"), measure(best, images, "l2")
-            _check_final(best, linf if budget.norm == "linf" else l2, budget)
+            _check_final(best, images, budget)
         tally = objective.tally
         return AttackResult(
             images=best,
@@ -181,6 +197,7 @@ class Attack(ABC):
             zero_gradient=(tally.gradients > 0) & (tally.nonzero_gradients == 0),
             linf=linf.float(),
             l2=l2.float(),
+            curve=tuple(tuple(points) for points in tally.curve),
         )
 
     def _check_request(
@@ -198,7 +215,7 @@ class Attack(ABC):
             raise ContractError(f"{name} serves the goals {', '.join(self.goals)}, got {goal!r}.")
         if budget.norm not in self.norms:
             raise ContractError(f"{name} serves the norms {', '.join(self.norms)}, got {budget.norm!r}.")
-        if target is not None and goal != "target":
+        if target is not None and goal != "target" and self.scope != "set":
             raise ContractError(f"target: only the goal 'target' has one, got the goal {goal!r}.")
         if self.needs_labels and labels is None:
             raise ContractError(f"{name} reads quality labels: pass `labels`, on the model's own scale.")
@@ -279,8 +296,9 @@ def _check_returned(attack: Attack, returned: torch.Tensor, x: torch.Tensor) -> 
         raise ContractError(f"{name}.perturb: returned NaN or infinite pixels.")
 
 
-def _check_final(images: torch.Tensor, distances: torch.Tensor, budget: Budget) -> None:
+def _check_final(images: torch.Tensor, clean: torch.Tensor, budget: Budget) -> None:
     """What the base class promises of every result, checked on the result itself."""
+    distances = measure(images, clean, budget.norm)
     if not bool(on_8bit_grid(images).all()):
         raise ContractError("attack: the final images are not on the 8-bit grid; this is a bug, please report it.")
     if bool((distances > budget.eps + TOLERANCE * max(1.0, budget.eps)).any()):
@@ -291,7 +309,7 @@ def _check_final(images: torch.Tensor, distances: torch.Tensor, budget: Budget) 
 
 
 @contextlib.contextmanager
-def _frozen(model: IQAModel) -> Iterator[None]:
+def frozen(model: IQAModel) -> Iterator[None]:
     """Evaluation mode for every module and no gradients for parameters, restored one by one afterwards.
 
     Libraries call `backward()`, which would otherwise add to the gradients of the parameters.

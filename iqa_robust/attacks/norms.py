@@ -1,12 +1,18 @@
-"""Balls around an image: distance, projection, random start, steepest step, and the 8-bit grid inside."""
+"""Budgets around an image: distance, projection, random start, steepest step, and the 8-bit grid inside."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 
+from iqa_robust.attacks import sparse
+from iqa_robust.attacks.similarity import ssim
 from iqa_robust.errors import ContractError
 from iqa_robust.images import LEVELS, on_8bit_grid, to_8bit_grid
 from iqa_robust.models.randomness import ImageRNG
+from iqa_robust.records import NORMS
 
 TOLERANCE = 1e-6
 """Slack for float32 rounding when a distance is compared with eps; a thousandth of a gray level is 4e-6."""
@@ -20,13 +26,22 @@ def _per_image(values: torch.Tensor) -> torch.Tensor:
 
 
 def distance(z: torch.Tensor, x: torch.Tensor, norm: str) -> torch.Tensor:
-    """(N,) L-infinity or L2 distance of image batches in [0, 1] units."""
+    """(N,) distance of image batches, in the units of `Budget.eps`.
+
+    Raises:
+        ContractError: an unknown norm, or images too small for SSIM.
+    """
+    if norm == "ssim":
+        return 1 - ssim(z, x)
+    if norm in sparse.NORMS:
+        return sparse.share(z, x, norm)
     difference = (z - x).flatten(1)
     if norm == "linf":
         return difference.abs().amax(dim=1)
-    if norm == "l2":
-        return torch.linalg.vector_norm(difference, dim=1, dtype=torch.float64).float()
-    raise ContractError(f"norm: expected 'linf' or 'l2', got {norm!r}.")
+    if norm in ("l2", "psnr"):
+        lengths = torch.linalg.vector_norm(difference, dim=1, dtype=torch.float64) / _unit(x, norm)
+        return lengths.float()
+    raise ContractError(f"norm: expected one of {', '.join(NORMS)}, got {norm!r}.")
 
 
 def measure(z: torch.Tensor, x: torch.Tensor, norm: str) -> torch.Tensor:
@@ -34,8 +49,10 @@ def measure(z: torch.Tensor, x: torch.Tensor, norm: str) -> torch.Tensor:
 
     k/255 in float32 is off by up to 3e-8, which would show as a distance beyond the budget.
     """
+    if norm in ("ssim", *sparse.NORMS):
+        return distance(z.double(), x.double(), norm)
     levels = _moved(z, x)
-    lengths = levels.abs().amax(dim=1) if norm == "linf" else levels.square().sum(dim=1).sqrt()
+    lengths = levels.abs().amax(dim=1) if norm == "linf" else levels.square().sum(dim=1).sqrt() / _unit(x, norm)
     return lengths / LEVELS
 
 
@@ -46,31 +63,87 @@ def _moved(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return torch.where(on_grid.view(-1, 1), levels.round(), levels)
 
 
+def _unit(x: torch.Tensor, norm: str) -> float:
+    """The L2 length of a perturbation of size 1: the root mean square counts per value."""
+    return math.sqrt(x[0].numel()) if norm in ("psnr", "ssim") else 1.0
+
+
 def inside(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Tensor:
     """(N,) bool: whether `z` is within eps of `x`, up to float32 rounding (relative where eps exceeds 1)."""
+    if norm in sparse.NORMS:
+        return sparse.inside(z, x, norm, eps)
     return distance(z, x, norm) <= eps + TOLERANCE * max(1.0, eps)
 
 
 def project(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Tensor:
-    """The nearest image to `z` inside [0, 1] and the eps-ball around `x` (for L2: ball first, then clamp)."""
+    """The nearest image to `z` inside [0, 1] and the budget around `x`.
+
+    For `l2` and `psnr`: ball first, then clamp. For `ssim`: the point of the way from `x` to `z` that is as far as
+    the similarity allows.
+    """
     if norm == "linf":
         return torch.minimum(torch.maximum(z, x - eps), x + eps).clamp(0, 1)
+    if norm in sparse.NORMS:
+        return sparse.project(z.clamp(0, 1), x, norm, eps)
+    if norm == "ssim":
+        z = z.clamp(0, 1)
+        scale = _farthest(lambda s: x + _per_image(s) * (z - x), x, eps, torch.ones_like(z[:, 0, 0, 0]), halvings=8)
+        return (x + _per_image(scale) * (z - x)).clamp(0, 1)
     lengths = distance(z, x, norm).clamp_min(1e-12)
     return (x + (z - x) * _per_image((eps / lengths).clamp(max=1))).clamp(0, 1)
 
 
+def reach(x: torch.Tensor, direction: torch.Tensor, norm: str, eps: float) -> torch.Tensor:
+    """(N,) the longest step along `direction`, a unit step of `steepest`, that stays inside the budget.
+
+    For `l0` and `patch` it is full scale: they bound where an image changes, not how much.
+    """
+    if norm in sparse.NORMS:
+        return x.new_ones(len(x))
+    if norm != "ssim":
+        return x.new_full((len(x),), eps)
+    return _farthest(
+        lambda s: (x + _per_image(s) * direction).clamp(0, 1), x, eps, x.new_full((len(x),), 0.5), halvings=12
+    )
+
+
+def _farthest(
+    make: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, eps: float, most: torch.Tensor, *, halvings: int
+) -> torch.Tensor:
+    """(N,) the largest scale up to `most` (N,) at which `make(scale)` is similar enough to `x`, by bisection."""
+    fits = inside(make(most), x, "ssim", eps)
+    low, high = torch.where(fits, most, torch.zeros_like(most)), most.clone()
+    if bool(fits.all()):
+        return low
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        fits = inside(make(middle), x, "ssim", eps)
+        low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
+    return low
+
+
 def random_start(x: torch.Tensor, norm: str, eps: float, rng: ImageRNG) -> torch.Tensor:
-    """A uniform draw from the ball around `x`, clamped to [0, 1]."""
+    """A random point of the budget around `x`, clamped to [0, 1].
+
+    Uniform in the ball for `linf`, `l2` and `psnr`; Gaussian noise as strong as allowed for `ssim`; for `l0` and
+    `patch` random colors at random places.
+    """
     if norm == "linf":
         return (x + rng.uniform(x.shape[1:], -eps, eps)).clamp(0, 1)
-    direction = rng.normal(x.shape[1:])
-    direction = direction / _per_image(direction.flatten(1).norm(dim=1))
-    radius = eps * rng.uniform() ** (1 / x[0].numel())
+    if norm in sparse.NORMS:
+        return sparse.random_start(x, norm, eps, rng)
+    direction = steepest(rng.normal(x.shape[1:]), norm)
+    radius = reach(x, direction, norm, eps)
+    if norm != "ssim":
+        radius = radius * rng.uniform() ** (1 / x[0].numel())
     return (x + _per_image(radius) * direction).clamp(0, 1)
 
 
 def steepest(gradient: torch.Tensor, norm: str) -> torch.Tensor:
-    """The unit step of the norm that rises fastest: the sign for L-infinity, the normalized gradient for L2.
+    """The unit step of the norm that rises fastest.
+
+    The sign for `linf`; the gradient with L2 length one (`l2`) or root mean square one (`psnr`, `ssim`); the gradient
+    with a largest value of one for `l0` and `patch`, whose projection then keeps the steepest places.
 
     It does not depend on the gradient's scale. Where the gradient is zero or not a number there is no step.
     """
@@ -79,25 +152,41 @@ def steepest(gradient: torch.Tensor, norm: str) -> torch.Tensor:
         return gradient.sign()
     largest = _per_image(gradient.flatten(1).abs().amax(dim=1))
     scaled = gradient / torch.where(largest > 0, largest, 1)  # squares of very small or large values would be 0 or inf
-    return scaled / _per_image(scaled.flatten(1).norm(dim=1).clamp_min(1))
+    if norm in sparse.NORMS:
+        return scaled
+    return scaled * _unit(gradient, norm) / _per_image(scaled.flatten(1).norm(dim=1).clamp_min(1))
 
 
 def dual_length(gradient: torch.Tensor, norm: str) -> torch.Tensor:
-    """(N,) the rise of a linear function per unit step: the L1 length for L-infinity, else the L2 length."""
-    return torch.linalg.vector_norm(gradient.flatten(1), ord=1 if norm == "linf" else 2, dim=1)
+    """(N,) the rise of a linear function per unit step of `steepest`."""
+    flat = gradient.flatten(1)
+    if norm == "linf":
+        return torch.linalg.vector_norm(flat, ord=1, dim=1)
+    if norm in sparse.NORMS:
+        return flat.square().sum(dim=1) / flat.abs().amax(dim=1).clamp_min(torch.finfo(flat.dtype).tiny)
+    return torch.linalg.vector_norm(flat, dim=1) * _unit(gradient, norm)
 
 
 def snap(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Tensor:
-    """The image on the 8-bit grid, inside the ball, that keeps the projection of `z` best.
+    """The image on the 8-bit grid, inside the budget, that keeps the projection of `z` best.
 
-    For L-infinity it is the nearest one; for L2 see `_snap_l2`. Clean images on the grid always have one. A
-    clean image off the grid has one when eps reaches the next grid point.
+    For `linf` it is the nearest one; for `l2` and `psnr` see `_snap_l2`; for `ssim` the point of the way from `x` to
+    `z` whose rounding is as far as the similarity allows. Clean images on the grid always have one. A clean image off
+    the grid has one when eps reaches the next grid point.
 
     Raises:
         ContractError: an image off the grid has no grid point within eps.
     """
+    if norm == "ssim":
+        return _snap_ssim(z.clamp(0, 1), x, eps)
     z = project(z, x, norm, eps)
-    return _levels_inside(torch.round(z * LEVELS), x, eps) if norm == "linf" else _snap_l2(z, x, eps)
+    if norm == "linf":
+        return _levels_inside(torch.round(z * LEVELS), x, eps)
+    if norm in sparse.NORMS:
+        if not bool(on_8bit_grid(x).all()):
+            raise _off_grid(norm, eps)
+        return to_8bit_grid(z)
+    return _snap_l2(z, x, eps, norm)
 
 
 def dither(z: torch.Tensor, x: torch.Tensor, eps: float, offset: torch.Tensor) -> torch.Tensor:
@@ -113,11 +202,11 @@ def _levels_inside(levels: torch.Tensor, x: torch.Tensor, eps: float) -> torch.T
     low = torch.ceil((x - eps) * LEVELS - _LEVEL_SLACK)
     high = torch.floor((x + eps) * LEVELS + _LEVEL_SLACK)
     if bool((low > high).any()):
-        raise _off_grid(eps)
+        raise _off_grid("linf", eps)
     return torch.minimum(torch.maximum(levels, low), high).clamp(0, LEVELS) / LEVELS
 
 
-def _snap_l2(z: torch.Tensor, x: torch.Tensor, eps: float) -> torch.Tensor:
+def _snap_l2(z: torch.Tensor, x: torch.Tensor, eps: float, norm: str) -> torch.Tensor:
     """Round, and give the perturbation the length back that rounding took.
 
     A dense perturbation that is small everywhere would round to nothing. Its direction is therefore stretched
@@ -126,16 +215,16 @@ def _snap_l2(z: torch.Tensor, x: torch.Tensor, eps: float) -> torch.Tensor:
     size round up together, so there may be nothing between too short and too long: what the next scale would
     add is then added value by value (see `_fill`).
     """
-    best = to_8bit_grid(x)
-    if bool((distance(best, x, "l2") > eps + TOLERANCE).any()):
-        raise _off_grid(eps)
+    best, radius = to_8bit_grid(x), eps * _unit(x, norm)
+    if bool((distance(best, x, norm) > eps + TOLERANCE).any()):
+        raise _off_grid(norm, eps)
     direction, whole = z - x, to_8bit_grid(z)
     wanted, length = measure(z, x, "l2"), measure(whole, x, "l2")
-    most = eps + 1e-9 * max(1.0, eps)  # distances on the grid are exact up to float64 rounding
+    most = radius + 1e-9 * max(1.0, radius)  # distances on the grid are exact up to float64 rounding
     fits = length <= most
     best = torch.where(_per_image(fits), whole, best)
     unfinished = ~fits | (length < wanted)
-    limit = torch.where(fits, wanted + TOLERANCE, eps).clamp(max=most)
+    limit = torch.where(fits, wanted + TOLERANCE, radius).clamp(max=most)
     largest = direction.flatten(1).abs().amax(dim=1).clamp_min(TOLERANCE)
     low = fits.to(z.dtype)
     high = torch.where(fits, (2 * wanted.to(z.dtype) / largest).clamp_min(1), torch.ones_like(low))
@@ -162,8 +251,19 @@ def _fill(
     return torch.where(torch.zeros_like(fits).scatter(1, order, fits).view_as(x), long, short)
 
 
-def _off_grid(eps: float) -> ContractError:
+def _snap_ssim(z: torch.Tensor, x: torch.Tensor, eps: float) -> torch.Tensor:
+    if not bool(inside(to_8bit_grid(x), x, "ssim", eps).all()):
+        raise _off_grid("ssim", eps)
+    # Judged in float64, as the record is: what float32 calls inside may be a hair outside.
+    exact = x.double()
+    scale = _farthest(
+        lambda s: to_8bit_grid(x + _per_image(s) * (z - x)).double(), exact, eps, x.new_ones(len(x)), halvings=14
+    )
+    return to_8bit_grid(x + _per_image(scale) * (z - x))
+
+
+def _off_grid(norm: str, eps: float) -> ContractError:
     return ContractError(
-        f"images: a budget of eps = {eps * LEVELS:.3g}/255 reaches no point of the 8-bit grid from these"
+        f"images: a {norm} budget of eps = {eps * LEVELS:.3g}/255 reaches no point of the 8-bit grid from these"
         " images; round them first with iqa_robust.images.to_8bit_grid."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ class Tally:
     nonzero_gradients: torch.Tensor
     best_value: torch.Tensor
     best_image: torch.Tensor
+    curve: list[list[tuple[int, float]]]
+    """Per image, (queries spent, score) at every improvement of the best value."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,19 @@ class Goal:
 
     `sign` (N,) is the direction of a push in native units: +1 where a higher score is wanted. `target` (N,)
     is the score wanted, for the goals that have one. Both are None for `away`, where any distance from the
-    clean score counts.
+    clean score counts. `enough` (N,) is the value beyond which more is not better.
     """
 
     sign: torch.Tensor | None = None
     target: torch.Tensor | None = None
+    enough: torch.Tensor | None = None
 
     def value(self, scores: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """The quantity to maximize, (N,), in native units of the score."""
+        value = self._unlimited(scores, clean)
+        return value if self.enough is None else torch.minimum(value, self.enough)
+
+    def _unlimited(self, scores: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         if self.target is not None:
             return -(scores - self.target).abs()
         shift = scores - clean
@@ -55,6 +63,7 @@ class Goal:
         return Goal(
             None if self.sign is None else self.sign[index],
             None if self.target is None else self.target[index],
+            None if self.enough is None else self.enough[index],
         )
 
 
@@ -98,6 +107,7 @@ class Objective:
             nonzero_gradients=counts.clone(),
             best_value=torch.full((n,), -torch.inf, device=x.device),
             best_image=x.clone(),
+            curve=[[] for _ in range(n)],
         )
         self.draws = 1 if model.info.deterministic else budget.eot
         """Forward passes per evaluation of an image."""
@@ -107,11 +117,17 @@ class Objective:
         if self.goal.sign is not None or self.goal.target is not None:
             return [self]
         up = torch.ones_like(self.score_clean)
-        return [self._with_goal(Goal(sign=up)), self._with_goal(Goal(sign=-up))]
+        return [self._with_goal(dataclasses.replace(self.goal, sign=sign)) for sign in (up, -up)]
 
     def toward(self, target: torch.Tensor) -> Objective:
         """The same images with a score (N,) to reach, sharing counts and best image."""
         return self._with_goal(Goal(target=target))
+
+    def reached(self) -> torch.Tensor:
+        """(N,) bool: whether the best image seen has all the value that counts (`Goal.enough`)."""
+        if self.judge.enough is None:
+            return torch.zeros_like(self.tally.best_value, dtype=torch.bool)
+        return self.tally.best_value >= self.judge.enough
 
     def _with_goal(self, goal: Goal) -> Objective:
         return Objective(
@@ -241,6 +257,8 @@ class Objective:
         improved = (first < len(index)).nonzero().squeeze(1)
         self.tally.best_value.copy_(top)
         self.tally.best_image[improved] = z[first[improved]]
+        for i, score in zip(improved.tolist(), scores[first[improved]].tolist(), strict=True):
+            self.tally.curve[i].append((int(self.tally.queries[i]), score))
 
 
 def best_of(

@@ -139,14 +139,13 @@ def _print_plan(plan: Any, folder: Path, device: str, console: Any) -> None:
         "defense",
         "attack",
         "goal",
-        "norm",
-        "eps/255",
+        "budget",
         "knowledge",
         "seed",
         "state",
         "about",
     ):
-        table.add_column(column, justify="right" if column in ("eps/255", "seed", "about") else "left")
+        table.add_column(column, justify="right" if column in ("budget", "seed", "about") else "left")
     left = 0.0
     for cost in costs:
         spec, there = cost.spec, store.finished(cost.spec.digest)
@@ -157,8 +156,7 @@ def _print_plan(plan: Any, folder: Path, device: str, console: Any) -> None:
             "none" if spec.defense is None else spec.defense.title,
             spec.attack.title,
             spec.goal,
-            spec.budget.norm,
-            f"{spec.budget.eps_255:g}",
+            spec.budget.size,
             spec.knowledge,
             str(spec.seed),
             "done" if there else "to run",

@@ -5,26 +5,24 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import torch
 
-from iqa_robust.attacks.base import Attack, AttackResult
-from iqa_robust.attacks.norms import measure
+from iqa_robust.attacks.base import Attack
 from iqa_robust.datasets.base import Dataset, Row
 from iqa_robust.defenses.base import Defense
 from iqa_robust.errors import DataError, IqaRobustError, StorageError
 from iqa_robust.harness.environment import environment, peak_memory_mb
-from iqa_robust.harness.flags import NOT_FINITE
+from iqa_robust.harness.image_rows import attack_columns, failed_row, image_frame, image_rows
+from iqa_robust.harness.prepare import fit_attack, plan_targets
 from iqa_robust.harness.probes import probe
 from iqa_robust.harness.store import Store
 from iqa_robust.harness.system import Batch, System, labels_on_score_scale, run_attack, score_batch
-from iqa_robust.harness.visibility import visibility
 from iqa_robust.models.base import SCORE_DRAWS, IQAModel
-from iqa_robust.records import IMAGE_COLUMNS, RunRecord, RunSpec
+from iqa_robust.records import RunRecord, RunSpec
 
 PROBE_IMAGES = 4
 """Images on which repeatability and batch invariance are measured, per cell."""
@@ -77,6 +75,7 @@ class _Runner:
         self.systems: list[System] = []
         self.done: list[dict[str, dict[str, Any]]] = [{} for _ in job.specs]
         self.probes: list[dict[str, float]] = [{} for _ in job.specs]
+        self.targets: Mapping[str, float] = {}
         self.batch_size = job.batch_size
         self.started = time.perf_counter()
 
@@ -85,6 +84,8 @@ class _Runner:
         try:
             self.systems = [System(self.model, defense) for defense in self.job.defenses]
             self._resume()
+            if len(self._finished()) < len(self.job.dataset.rows()):
+                self._prepare()
             self._probe()
             for batch, failures in self._batches():
                 self._keep(failures)
@@ -101,6 +102,12 @@ class _Runner:
             for record in records:
                 self.store.write(record)
         return records
+
+    def _prepare(self) -> None:
+        spec, job = self.job.specs[0], self.job
+        attacked = self.systems[0].attacked(spec.knowledge)
+        fit_attack(job.attack, attacked, job.dataset, spec, job.device, self.store)
+        self.targets = plan_targets(job.attack, attacked, job.dataset, spec, job.device)
 
     def _resume(self) -> None:
         for i, spec in enumerate(self.job.specs):
@@ -124,7 +131,7 @@ class _Runner:
             try:
                 by_size.setdefault(self.job.dataset.size(row), []).append(row)
             except DataError as error:
-                unreadable.append(_failed_row(row, str(error)))
+                unreadable.append(failed_row(row, str(error)))
         if unreadable:
             yield None, unreadable
         for rows in by_size.values():
@@ -133,7 +140,7 @@ class _Runner:
             loaded = self.job.dataset.prefetch(rows)
             for row, item in zip(rows, loaded, strict=True):
                 if isinstance(item, DataError):
-                    failed.append(_failed_row(row, str(item)))
+                    failed.append(failed_row(row, str(item)))
                 else:
                     waiting.append(item)
                 if len(waiting) >= self.batch_size:
@@ -175,12 +182,16 @@ class _Runner:
         labels = labels_on_score_scale(
             batch.mos, self.job.dataset.mos_range, self.job.dataset.mos_higher_is_better, self.model
         )
-        result = run_attack(self.job.attack, attacked, batch, spec, labels)
-        seen = visibility(batch.x, result.images)
+        planned = None
+        if self.targets:
+            planned = torch.tensor([self.targets[name] for name in batch.ids], device=batch.x.device)
+        result = run_attack(self.job.attack, attacked, batch, spec, labels, planned)
+        perturbs = self.job.attack.perturbs
+        columns = attack_columns(batch, result, perturbs, planned, spec.target)
         rows = []
         for system in self.systems:
-            scores = score_batch(system, batch, result, attacked, spec.seed)
-            rows.append(_rows(batch, result, scores.clean, scores.defended_clean, scores.adv, seen))
+            scores = score_batch(system, batch, result, attacked, spec.seed, perturbs)
+            rows.append(image_rows(batch, columns, scores))
         return rows
 
     def _keep(self, failures: list[dict[str, Any]]) -> None:
@@ -192,12 +203,12 @@ class _Runner:
     def _keep_rows(self, i: int, rows: list[dict[str, Any]]) -> None:
         self.done[i].update({row["image_id"]: row for row in rows})
         if self.store is not None:
-            self.store.write_part(self.job.specs[i].digest, _frame(rows))
+            self.store.write_part(self.job.specs[i].digest, image_frame(rows))
 
     def _record(self, i: int, reason: str) -> RunRecord:
         spec, done = self.job.specs[i], self.done[i]
-        rows = [done.get(row.image_id) or _failed_row(row, reason or "not reached") for row in self.job.dataset.rows()]
-        frame = _frame(rows)
+        rows = [done.get(row.image_id) or failed_row(row, reason or "not reached") for row in self.job.dataset.rows()]
+        frame = image_frame(rows)
         n_failed = int((frame["status"] != "ok").sum())
         status = "failed" if reason or n_failed == len(frame) else "partial" if n_failed else "ok"
         if not reason and n_failed:
@@ -256,58 +267,6 @@ def _slice(batch: Batch, part: slice) -> Batch:
         ref=None if batch.ref is None else batch.ref[part],
         mos=batch.mos[part],
     )
-
-
-def _rows(
-    batch: Batch,
-    result: AttackResult,
-    clean: torch.Tensor,
-    defended_clean: torch.Tensor | None,
-    adv: torch.Tensor,
-    seen: dict[str, list[float]],
-) -> list[dict[str, Any]]:
-    linf, l2 = measure(result.images, batch.x, "linf"), measure(result.images, batch.x, "l2")
-    rows = []
-    for i, image_id in enumerate(batch.ids):
-        scores = [float(clean[i]), float(adv[i])]
-        scores += [] if defended_clean is None else [float(defended_clean[i])]
-        finite = all(math.isfinite(value) for value in scores)
-        rows.append(
-            {
-                "image_id": image_id,
-                "reference_id": batch.reference_ids[i],
-                "mos": float(batch.mos[i]),
-                "score_clean": scores[0],
-                "score_adv": scores[1],
-                "score_def_clean": math.nan if defended_clean is None else scores[2],
-                "linf": float(linf[i]),
-                "l2": float(l2[i]),
-                **{name: values[i] for name, values in seen.items()},
-                "queries": int(result.queries[i]),
-                "gradients": int(result.gradients[i]),
-                "zero_gradient": bool(result.zero_gradient[i]),
-                "status": "ok" if finite else "failed",
-                "reason": "" if finite else NOT_FINITE,
-            }
-        )
-    return rows
-
-
-def _failed_row(row: Row, reason: str) -> dict[str, Any]:
-    blank = {"float64": math.nan, "int64": 0, "bool": False, "string": ""}
-    filled: dict[str, Any] = {name: blank[kind] for name, kind in IMAGE_COLUMNS.items()}
-    return {
-        **filled,
-        "image_id": row.image_id,
-        "reference_id": row.reference_id,
-        "mos": row.mos,
-        "status": "failed",
-        "reason": reason,
-    }
-
-
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=list(IMAGE_COLUMNS))
 
 
 def _out_of_memory(error: BaseException) -> bool:

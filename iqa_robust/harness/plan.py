@@ -230,7 +230,7 @@ class _Planner:
             if not matches:
                 with self._noting(kind):
                     registry.entry(name)
-                    defaults = self.track.budget.model_dump() if section is AttackEntry else {}
+                    defaults = self.track.budget.model_dump(exclude_unset=True) if section is AttackEntry else {}
                     matches = [section(name=name, **defaults)]
             chosen += [entry for entry in matches if entry not in chosen]
         return chosen
@@ -289,7 +289,7 @@ def check_served(name: str, attack: Attack, goal: str, norm: str, knowledge: Seq
 def cell_title(spec: RunSpec) -> str:
     """A cell in a few words."""
     system = spec.model.title if spec.defense is None else f"{spec.defense.title}+{spec.model.title}"
-    return f"{system} / {spec.attack.title} {spec.budget.norm} {spec.budget.eps_255:g}/255 {spec.knowledge}"
+    return f"{system} / {spec.attack.title} {spec.budget.size} {spec.knowledge}"
 
 
 def knowledges(entry: AttackEntry, attack: Attack, *, defended: bool) -> tuple[str, ...]:

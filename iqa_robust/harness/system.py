@@ -52,9 +52,14 @@ class System:
 
 
 def run_attack(
-    attack: Attack, model: IQAModel, batch: Batch, spec: RunSpec, labels: torch.Tensor | None
+    attack: Attack,
+    model: IQAModel,
+    batch: Batch,
+    spec: RunSpec,
+    labels: torch.Tensor | None,
+    planned: torch.Tensor | None = None,
 ) -> AttackResult:
-    """One attack of one batch, as the spec asks for it."""
+    """One attack of one batch, as the spec asks for it; `planned` (N,) are the targets of an attack on a set."""
     return attack(
         model,
         batch.x,
@@ -62,28 +67,34 @@ def run_attack(
         goal=spec.goal,
         budget=spec.budget,
         seed=spec.seed,
-        target=spec.target,
+        target=spec.target if planned is None else planned,
         labels=labels,
     )
 
 
-def score_batch(system: System, batch: Batch, result: AttackResult, attacked: IQAModel, seed: int) -> BatchScores:
+def score_batch(
+    system: System, batch: Batch, result: AttackResult, attacked: IQAModel, seed: int, perturbs: str
+) -> BatchScores:
     """Final scores in fp32. What the attack's own judge has scored already is not scored again.
+
+    `perturbs` is the attack's: whether `result` holds images or references.
 
     Clean and attacked images see different draws of a randomized defense: shared noise would hide part of the shift.
     """
     seeds = content_seeds(batch.x, seed)
 
-    def scores(model: IQAModel, x: torch.Tensor, when: str) -> torch.Tensor:
-        ref = batch.ref if model.info.full_reference else None
+    def scores(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None, when: str) -> torch.Tensor:
+        ref = ref if model.info.full_reference else None
         return score(model, x, ref, seeds=[derive_seed(s, when) for s in seeds])
 
-    clean = result.score_clean if attacked is system.bare else scores(system.bare, batch.x, "clean")
+    clean = result.score_clean if attacked is system.bare else scores(system.bare, batch.x, batch.ref, "clean")
     if system.defended is None:
         return BatchScores(clean, None, result.score_adv)
     if attacked is system.defended:
         return BatchScores(clean, result.score_clean, result.score_adv)
-    return BatchScores(clean, scores(system.defended, batch.x, "clean"), scores(system.defended, result.images, "adv"))
+    x, ref = (batch.x, result.images) if perturbs == "reference" else (result.images, batch.ref)
+    defended_clean = scores(system.defended, batch.x, batch.ref, "clean")
+    return BatchScores(clean, defended_clean, scores(system.defended, x, ref, "adv"))
 
 
 def labels_on_score_scale(

@@ -67,14 +67,16 @@ class AttackDefaults(_Section):
 
     goal: Literal["up", "down", "away", "reflect", "target"] = "away"
     target: float | None = None
-    norm: Literal["linf", "l2"] = "linf"
+    norm: Literal["linf", "l2", "psnr", "ssim", "l0", "patch"] = "linf"
     eps_255: tuple[float, ...] = Field(default=(4.0,), min_length=1)
+    level: tuple[float, ...] | None = Field(default=None, min_length=1)
+    """Instead of `eps_255`: the sizes in the norm's own unit, such as dB (`Budget.at`)."""
     steps: int = 10
     queries: int | None = None
     eot: int = 8
     knowledge: tuple[Literal["oblivious", "adaptive", "black-box"], ...] | None = Field(default=None, min_length=1)
 
-    @field_validator("eps_255", mode="before")
+    @field_validator("eps_255", "level", mode="before")
     @classmethod
     def _as_floats(cls, value: Any) -> Any:
         values = value if isinstance(value, list) else [value]
@@ -96,6 +98,10 @@ class AttackDefaults(_Section):
     def _possible(self) -> AttackDefaults:
         if self.goal == "target" and self.target is None:
             raise ValueError("goal 'target' needs `target`, the score to reach in the model's native units")
+        if self.level is not None and "eps_255" in self.model_fields_set:
+            raise ValueError("give `eps_255` or `level`, not both")
+        if self.norm not in ("linf", "l2") and not {"eps_255", "level"} & self.model_fields_set:
+            raise ValueError(f"norm {self.norm!r} needs `level`, its size")
         try:
             self.budgets()
         except ContractError as error:
@@ -103,13 +109,11 @@ class AttackDefaults(_Section):
         return self
 
     def budgets(self) -> Iterator[Budget]:
-        """One budget per radius."""
-        return iter(
-            [
-                Budget(norm=self.norm, eps_255=eps, steps=self.steps, queries=self.queries, eot=self.eot)
-                for eps in self.eps_255
-            ]
-        )
+        """One budget per size."""
+        spend = {"steps": self.steps, "queries": self.queries, "eot": self.eot}
+        if self.level is not None:
+            return iter([Budget.at(self.norm, level, **spend) for level in self.level])
+        return iter([Budget(norm=self.norm, eps_255=eps, **spend) for eps in self.eps_255])
 
 
 class AttackEntry(AttackDefaults):
@@ -148,7 +152,7 @@ class Track(_Section):
         attacks = data.get("attacks") if isinstance(data, dict) else None
         if isinstance(defaults, dict) and isinstance(attacks, list):
             known = {key: value for key, value in defaults.items() if key in AttackDefaults.model_fields}
-            filled = [{**known, **attack} if isinstance(attack, dict) else attack for attack in attacks]
+            filled = [_with_defaults(attack, known) if isinstance(attack, dict) else attack for attack in attacks]
             return {**data, "attacks": filled}
         return data
 
@@ -165,6 +169,13 @@ class Track(_Section):
     def id(self) -> str:
         """Name and version as they appear in records and boards."""
         return f"{self.name}-v{self.version}"
+
+
+def _with_defaults(attack: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """An attack with the track's defaults; a size is of one norm, so another norm does not inherit it."""
+    if attack.get("norm", known.get("norm", "linf")) != known.get("norm", "linf") or {"eps_255", "level"} & set(attack):
+        known = {key: value for key, value in known.items() if key not in ("eps_255", "level")}
+    return {**known, **attack}
 
 
 def title(entry: ModelEntry | DefenseEntry | AttackEntry) -> str:

@@ -137,6 +137,22 @@ class WrappedModel(IQAModel):
         return self.model(x, ref)
 
 
+class Swapped(WrappedModel):
+    """A full-reference model with its two inputs exchanged: the images are the references."""
+
+    def __init__(self, model: IQAModel) -> None:
+        """Raise `ContractError` for a model without references."""
+        if not model.info.full_reference:
+            raise ContractError("perturbing the reference needs a full-reference model; this one takes no reference.")
+        super().__init__(model, model.info)
+
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        """Scores (N,) of the images `ref` against the references `x`."""
+        if ref is None:
+            raise ContractError("the model is full-reference: pass the images as `ref`.")
+        return self.model(ref, x)
+
+
 def check_inputs(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:
     """Raise `ContractError` unless the images, and the references where the model needs them, fit the model."""
     check_images(x)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from iqa_robust.measures import BOARD_MEASURES, FURTHER_MEASURES
-from iqa_robust.records import RunRecord
+from iqa_robust.records import Budget, RunRecord
 from iqa_robust.tables.cells import (
     Cell,
     average,
@@ -105,7 +105,7 @@ def _summary(values: dict[Any, Any], several_goals: bool) -> dict[str, str]:
         "model": values["model"],
         "defense": values["defense"],
         "attack": values["attack"] + (f" ({values['goal']})" if several_goals else ""),
-        "eps/255": ("" if values["norm"] == "linf" else f"{values['norm']} ") + f"{values['eps_255']:g}",
+        "budget": Budget(norm=values["norm"], eps_255=float(values["eps_255"])).size,
         "knowledge": values["knowledge"],
         "images": f"{values['n_images']}{failed}",
         "SROCC": _short(values["srocc_clean"]),

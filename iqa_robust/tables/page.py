@@ -55,7 +55,7 @@ class Line:
     @property
     def budget(self) -> str:
         """The radius, in words."""
-        return f"{self.values['eps_255']:g}/255" + ("" if self.values["norm"] == "linf" else f" {self.values['norm']}")
+        return self.cell[0].spec.budget.size
 
     @cached_property
     def own_clean(self) -> float:

@@ -221,7 +221,7 @@ def _curve_panel(
                 ]
                 _curve(drawn, chosen, style, dash, column)
         norm = lines[0].values["norm"]
-        drawn.set_xlabel("eps in gray levels" + ("" if norm == "linf" else f", {norm}"))
+        drawn.set_xlabel("eps in gray levels" if norm == "linf" else f"255 eps, {norm}")
         drawn.set_ylabel(label)
         radii = sorted({line.values["eps_255"] for line in lines})
         drawn.set_xticks([0, *radii] if len(radii) < 7 else radii[:: math.ceil(len(radii) / 6)])

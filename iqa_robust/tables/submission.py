@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from iqa_robust.errors import IqaRobustError, RecordError
 from iqa_robust.records import FLAG_NAMES, IMAGE_COLUMNS, RunRecord, RunSpec, read_record
@@ -121,19 +122,21 @@ def _check_record(record: RunRecord) -> list[str]:
             problems.append(
                 f"{column} of {int(missing.sum())} images is not finite, and they are not marked as failed."
             )
-    return problems + _check_budget(spec, good["linf"], good["l2"], good["queries"])
+    return problems + _check_budget(spec, good)
 
 
-def _check_budget(spec: RunSpec, linf: Iterable[float], l2: Iterable[float], queries: Iterable[int]) -> list[str]:
+def _check_budget(spec: RunSpec, images: pd.DataFrame) -> list[str]:
     problems = []
-    distances = np.asarray(linf if spec.budget.norm == "linf" else l2, dtype=float) * 255
+    norm = spec.budget.norm
+    measured = images[norm].to_numpy(dtype=float)
+    distances = 255 * {"psnr": 10 ** (-measured / 20), "ssim": 1 - measured}.get(norm, measured)
     outside = distances > spec.budget.eps_255 + BUDGET_TOLERANCE_255
     if outside.any():
         problems.append(
-            f"{int(outside.sum())} images lie outside the budget: {spec.budget.norm} up to"
+            f"{int(outside.sum())} images lie outside the budget: {norm} up to"
             f" {np.nanmax(distances):.6g}/255, allowed {spec.budget.eps_255:g}/255."
         )
-    spent = np.asarray(queries, dtype=float)
+    spent = images["queries"].to_numpy(dtype=float)
     if spec.budget.queries is not None and (spent > spec.budget.queries).any():
         problems.append(f"spent up to {spent.max():.0f} queries an image, allowed {spec.budget.queries}.")
     return problems
@@ -206,7 +209,7 @@ def _check_board(folder: Path, records: Sequence[RunRecord], *, whole: bool) -> 
 
 
 def _attack_title(spec: RunSpec) -> str:
-    return f"{spec.attack.title} {spec.budget.norm} {spec.budget.eps_255:g}/255 {spec.goal}"
+    return f"{spec.attack.title} {spec.budget.size} {spec.goal}"
 
 
 def _name(record: RunRecord) -> str:

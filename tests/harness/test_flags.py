@@ -53,6 +53,8 @@ def make(
             "score_def_clean": np.nan,
             "linf": 0.01,
             "l2": 1.0,
+            "l0": 1.0,
+            "patch": 1.0,
             "psnr": 40.0,
             "ssim": 0.9,
             "lpips": np.nan,
@@ -60,6 +62,9 @@ def make(
             "queries": 10,
             "gradients": 10,
             "zero_gradient": False,
+            "target": np.nan,
+            "curve_queries": [[1]] * N,
+            "curve_scores": [[0.0]] * N,
             "status": "ok",
             "reason": "",
         }

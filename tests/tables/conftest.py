@@ -119,6 +119,8 @@ def build_images(spec: RunSpec, n: int) -> pd.DataFrame:
             "score_def_clean": math.nan if spec.defense is None else np.float32(defended).astype(float),
             "linf": linf,
             "l2": l2,
+            "l0": 1.0,
+            "patch": 1.0,
             "psnr": -20 * np.log10(np.maximum(linf, 1e-9)) + 0.2,
             "ssim": 1 - 2 * linf,
             "lpips": math.nan,
@@ -126,6 +128,9 @@ def build_images(spec: RunSpec, n: int) -> pd.DataFrame:
             "queries": spec.budget.steps,
             "gradients": spec.budget.steps,
             "zero_gradient": False,
+            "target": math.nan,
+            "curve_queries": [[1]] * n,
+            "curve_scores": [[0.0]] * n,
             "status": "ok",
             "reason": "",
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from iqa_robust.attacks.norms import dither, dual_length, project, steepest
+from iqa_robust.attacks.norms import dither, dual_length, project, reach, steepest
 from iqa_robust.attacks.objectives import Objective
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
@@ -43,9 +43,12 @@ def ascend(
     velocity = torch.zeros_like(x)
     targeted = objective.goal.target is not None
     offset = rng.uniform(x.shape[1:]) if targeted and budget.norm == "linf" else None
+    radius: torch.Tensor | None = None
     for step in range(budget.steps):
         value, slope = objective.gradient(z)
-        length = torch.full_like(value, step_ratio * budget.eps * (1 - step / budget.steps))
+        if radius is None:
+            radius = reach(x, steepest(slope, budget.norm), budget.norm, budget.eps)
+        length = step_ratio * radius * (1 - step / budget.steps)
         if targeted:
             length = torch.fmin(length, -value / dual_length(slope, budget.norm))
         if momentum:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from iqa_robust.attacks.base import Attack
-from iqa_robust.attacks.norms import project, steepest
+from iqa_robust.attacks.norms import project, reach, steepest
 from iqa_robust.attacks.objectives import Objective
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
@@ -21,7 +21,8 @@ class FGSM(Attack):
     def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
         """(N, 3, H, W): the end of the step; for `away` the other end is left to the objective's memory."""
         _, slope = objective.gradient(x)
-        step = budget.eps * steepest(slope, budget.norm)
+        direction = steepest(slope, budget.norm)
+        step = reach(x, direction, budget.norm, budget.eps).view(-1, 1, 1, 1) * direction
         two_sided = objective.goal.sign is None and objective.goal.target is None
         if two_sided and bool((objective.remaining() > 0).all()):
             objective(project(x - step, x, budget.norm, budget.eps))
