@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -122,6 +123,41 @@ class Objective:
     def toward(self, target: torch.Tensor) -> Objective:
         """The same images with a score (N,) to reach, sharing counts and best image."""
         return self._with_goal(Goal(target=target))
+
+    @contextlib.contextmanager
+    def among(self, index: torch.Tensor) -> Iterator[Objective]:
+        """Within the block, the objective of the images `index` (n,), each named once, as if they were the batch.
+
+        What it spends and finds is this objective's at the end of the block, however it ends.
+        """
+        rows, tally = index.cpu(), self.tally
+        part = Objective(
+            self._model,
+            self._x[index],
+            None if self._ref is None else self._ref[index],
+            goal=self.goal.select(index),
+            judge=self.judge.select(index),
+            score_clean=self.score_clean[index],
+            budget=self._budget,
+            seeds=[self._seeds[i] for i in rows.tolist()],
+            white_box=self.white_box,
+            tally=Tally(
+                queries=tally.queries[rows],
+                gradients=tally.gradients[rows],
+                nonzero_gradients=tally.nonzero_gradients[rows],
+                best_value=tally.best_value[index],
+                best_image=tally.best_image[index],
+                curve=[tally.curve[i] for i in rows.tolist()],
+            ),
+        )
+        try:
+            yield part
+        finally:
+            tally.queries[rows] = part.tally.queries
+            tally.gradients[rows] = part.tally.gradients
+            tally.nonzero_gradients[rows] = part.tally.nonzero_gradients
+            tally.best_value[index] = part.tally.best_value
+            tally.best_image[index] = part.tally.best_image
 
     def reached(self) -> torch.Tensor:
         """(N,) bool: whether the best image seen has all the value that counts (`Goal.enough`)."""

@@ -331,7 +331,7 @@ class TestRequests:
         "name,request_,message",
         [
             ("pgd", {"goal": "sideways"}, "goal: expected one of up, down, away, reflect, target, got 'side"),
-            ("square", {"goal": "up", "budget": Budget(norm="l2")}, "Square serves the norms linf, got 'l2'"),
+            ("square", {"goal": "up", "budget": Budget(norm="l0")}, "got 'l0'"),
             ("score-reflection", {"goal": "up"}, "ScoreReflection serves the goals reflect, got 'up'"),
             ("pgd", {"goal": "target"}, "goal 'target': give the score to reach as `target`"),
             ("pgd", {"goal": "up", "target": 3.0}, "target: only the goal 'target' has one, got the goal 'up'"),
@@ -363,3 +363,40 @@ class TestRequests:
     def test_images_must_be_images(self, linear: IQAModel) -> None:
         with pytest.raises(ContractError, match="divide 8-bit values by 255"):
             attacks.create("fgsm")(linear, torch.full((1, 3, 16, 16), 200.0), goal="up", budget=Budget())
+
+
+class TestAmong:
+    def test_a_part_of_the_batch_spends_and_finds_for_the_whole(
+        self, images: Callable[..., torch.Tensor], linear: IQAModel
+    ) -> None:
+        class Halves(Attack):
+            def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+                objective(x)
+                with objective.among(torch.tensor([2, 0])) as part:
+                    _, slope = part.gradient(x[[2, 0]])
+                    part(x[[2, 0]] + budget.eps * slope.sign())
+                return x
+
+        x = images(3)
+        budget = Budget(eps_255=4)
+        result = Halves()(linear, x, goal="up", budget=budget)
+        assert result.queries.tolist() == [3, 1, 3] and result.gradients.tolist() == [1, 0, 1]
+        whole = attacks.create("fgsm")(linear, x, goal="up", budget=budget)
+        assert torch.equal(result.images[[0, 2]], whole.images[[0, 2]])
+        assert torch.equal(result.images[1], x[1])
+        assert [len(points) for points in result.curve] == [2, 1, 2]
+        assert [points[-1][0] for points in result.curve] == [3, 1, 3]
+
+    def test_spent_queries_count_when_the_part_ends_early(
+        self, images: Callable[..., torch.Tensor], linear: IQAModel
+    ) -> None:
+        class Greedy(Attack):
+            access = "black"
+
+            def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+                with objective.among(torch.tensor([1])) as part:
+                    while True:
+                        part(x[1:])
+
+        result = Greedy()(linear, images(2), goal="up", budget=Budget(queries=5))
+        assert result.queries.tolist() == [0, 5]
