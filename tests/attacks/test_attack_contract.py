@@ -374,7 +374,7 @@ class TestAmong:
                 objective(x)
                 with objective.among(torch.tensor([2, 0])) as part:
                     _, slope = part.gradient(x[[2, 0]])
-                    part(x[[2, 0]] + budget.eps * slope.sign())
+                    part((x[[2, 0]] + budget.eps * slope.sign()).clamp(0, 1))
                 return x
 
         x = images(3)
