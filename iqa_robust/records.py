@@ -75,9 +75,8 @@ IMAGE_COLUMNS: dict[str, str] = {
 }
 """Columns of the per-image table, in order, with their types.
 
-`linf` and `l2` are fractions of full scale, `l0` the share of changed pixels, `patch` the share of the area of the
-smallest square that holds them. `target` is the score an attack was sent to, NaN where there is none. The curve holds
-every improvement the attack saw: queries spent and the score, of the attacked model, before rounding to 8 bits.
+Distances are in the units of `Budget.eps`. `target` is the score an attack was sent to, NaN where there is none. The
+curve holds every improvement the attack saw: queries spent and the attacked model's score, before rounding to 8 bits.
 """
 
 
@@ -118,12 +117,9 @@ class Budget:
         if self.eps_255 > most:
             unit = " gray levels" if self.norm == "linf" else ""
             raise ContractError(f"budget: expected eps_255 of at most {most:g}{unit}, got {self.eps_255!r}.")
-        for name, value, optional in (
-            ("steps", self.steps, False),
-            ("queries", self.queries, True),
-            ("eot", self.eot, False),
-        ):
-            if optional and value is None:
+        for name in ("steps", "queries", "eot"):
+            value = getattr(self, name)
+            if name == "queries" and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
                 raise ContractError(f"budget: expected {name} to be a whole number >= 1, got {value!r}.")
@@ -139,13 +135,11 @@ class Budget:
         if isinstance(level, bool) or not isinstance(level, numbers.Real):
             raise ContractError(f"budget: expected level to be a number, got {level!r}.")
         # Twelve digits, so that 0.95 is 0.95 again when it is read back.
-        eps_255 = {
-            "psnr": lambda: round(255 * 10 ** (-level / 20), 12),
-            "ssim": lambda: round(255 * (1 - level), 12),
-            "l0": lambda: round(255 * level, 12),
-            "patch": lambda: round(255 * level, 12),
-        }.get(norm, lambda: level)()
-        return cls(norm=norm, eps_255=eps_255, **spend)
+        if norm == "psnr":
+            level = 255 * 10 ** (-level / 20)
+        elif norm in ("ssim", "l0", "patch"):
+            level = 255 * (1 - level if norm == "ssim" else level)
+        return cls(norm=norm, eps_255=round(level, 12), **spend)
 
     @property
     def eps(self) -> float:
@@ -155,9 +149,9 @@ class Budget:
     @property
     def size(self) -> str:
         """The norm and its size as people read it, such as `4/255`, `PSNR 40 dB` or `0.1 % of the pixels`."""
-        if self.norm == "psnr":
-            return "PSNR inf dB" if self.eps == 0 else f"PSNR {-20 * math.log10(self.eps):.4g} dB"
+        decibels = -20 * math.log10(self.eps) if self.eps else math.inf
         return {
+            "psnr": f"PSNR {decibels:.4g} dB",
             "linf": f"{self.eps_255:g}/255",
             "l2": f"{self.eps_255:g}/255 l2",
             "ssim": f"SSIM {1 - self.eps:.4g}",

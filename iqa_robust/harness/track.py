@@ -110,7 +110,7 @@ class AttackDefaults(_Section):
 
     def budgets(self) -> Iterator[Budget]:
         """One budget per size."""
-        spend = {"steps": self.steps, "queries": self.queries, "eot": self.eot}
+        spend: dict[str, Any] = {"steps": self.steps, "queries": self.queries, "eot": self.eot}
         if self.level is not None:
             return iter([Budget.at(self.norm, level, **spend) for level in self.level])
         return iter([Budget(norm=self.norm, eps_255=eps, **spend) for eps in self.eps_255])

@@ -15,6 +15,7 @@ from iqa_robust.records import RunRecord, write_atomically
 from iqa_robust.tables import overview, plots
 from iqa_robust.tables.flag_texts import FLAG_MEANINGS
 from iqa_robust.tables.page import Section, sections
+from iqa_robust.tables.query_plots import query_curves
 from iqa_robust.tables.svg import Plot
 
 
@@ -59,6 +60,7 @@ def _plots(section: Section) -> dict[str, list[tuple[str, Plot]]]:
         "trade_off": [("", plot) for plot in plots.trade_off(section)],
         "movements": [("", plot) for plot in [plots.movements(section)] if plot.panels],
         "correlation": plots.security_curves(section, "srocc_adv", "attacked SROCC"),
+        "queries": query_curves(section),
         "shift": plots.security_curves(section, "shift_abs_mos", "mean |shift|, MOS units"),
     }
 
