@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -21,8 +22,9 @@ class _Pairwise(IQAModel):
         super().__init__()
         self.info = self.about
 
+    @abstractmethod
     def _compare(self, x: torch.Tensor, ref: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+        """The measure (N,) of images against references of their shape."""
 
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
         """Scores (N,) of images (N, 3, H, W) against references. Raises `ContractError` without fitting ones."""

@@ -7,33 +7,34 @@ import math
 import torch
 
 from iqa_robust.attacks.base import Attack
+from iqa_robust.attacks.blackbox.search import State, evaluations, random_search
+from iqa_robust.attacks.blackbox.squares import place, search_corners, side_at, window
 from iqa_robust.attacks.objectives import Objective
 from iqa_robust.attacks.parameters import check_number
 from iqa_robust.models.randomness import ImageRNG
-from iqa_robust.records import Budget
-
-DEFAULT_QUERIES = 1000
-"""Queries per image when the budget sets no limit: a search without one would not end."""
-
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""Iterations, of 10,000, after which the area of the squares is halved (the paper, section 5)."""
+from iqa_robust.records import STANDARD_QUERIES, Budget
 
 
 class Square(Attack):
-    """Random search over squares of +-eps, started from vertical stripes.
+    """Random search over one square at a time, anywhere in the image, kept where the objective rises.
 
-    Every iteration proposes, for each image by itself, one square anywhere in the image in which each channel
-    takes +eps or -eps, and keeps it where the objective rises. The area of the squares shrinks by the paper's
-    schedule, stretched to the number of queries. A proposal that would change nothing is replaced by one that
-    does, so that no query is wasted. All draws of an image come from its own generator: the result does not
-    depend on the batch.
+    For `linf` (algorithm 2 of the paper) it starts at vertical stripes of +-eps, and in a square each channel takes
+    +eps or -eps. A proposal that would change nothing is replaced by one that does, so that no query is wasted.
 
-    The search climbs |shift| for the goal `away`, so one run serves both directions. Without a limit in the
-    budget it makes 1,000 queries per image.
+    For `l2` and `psnr` (algorithm 3) the perturbation is a sum of bumps on a grid of five by five squares. A
+    proposal empties one square and adds a bump with random signs to what another holds; it moves the length of
+    the first there, and what is left of the budget. It always has length eps before it is clamped to [0, 1].
+
+    The area of the squares shrinks by the paper's schedule, stretched to the number of queries. The search climbs
+    |shift| for the goal `away`, so one run serves both directions. All draws of an image come from its own
+    generator: the result does not depend on the batch. Without a limit in the budget it makes 10,000 queries per
+    image.
     """
 
     access = "black"
-    norms = ("linf",)
+    norms = ("linf", "l2", "psnr")
+    source = "Andriushchenko, Croce, Flammarion, Hein, ECCV 2020 (arXiv:1912.00049)"
+    form = "adapted"
 
     def __init__(self, *, p_init: float = 0.8) -> None:
         """`p_init`: share of the image's area that the first squares cover, in (0, 1]."""
@@ -41,45 +42,112 @@ class Square(Attack):
         self.p_init = p_init
 
     def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
-        """(N, 3, H, W): the best corner of the ball found."""
-        H, W = x.shape[-2:]
-        queries = DEFAULT_QUERIES if budget.queries is None else budget.queries
-        tries = max(queries // objective.draws - 1, 0)
-        low, high = (x - budget.eps).clamp(0, 1), (x + budget.eps).clamp(0, 1)
-        best = torch.where(rng.signs((3, 1, W)) > 0, high, low)
-        value = objective(best).nan_to_num(nan=-torch.inf)
-        corners = rng.uniform((tries, 2))
-        codes, others = rng.integers(0, 8, (tries,)), rng.integers(1, 8, (tries,))
-        rows, columns = torch.arange(H, device=x.device), torch.arange(W, device=x.device)
-        for i in range(tries):
-            side = self.side(i, tries, H, W)
-            top = (corners[:, i, 0] * (H - side + 1)).long().clamp(max=H - side).view(-1, 1)
-            left = (corners[:, i, 1] * (W - side + 1)).long().clamp(max=W - side).view(-1, 1)
-            in_rows = (rows >= top) & (rows < top + side)
-            in_columns = (columns >= left) & (columns < left + side)
-            square = in_rows.view(-1, 1, H, 1) & in_columns.view(-1, 1, 1, W)
-            trial = torch.where(square, _corner(codes[:, i], low, high), best)
-            idle = (trial == best).flatten(1).all(dim=1)
-            if bool(idle.any()):
-                code = torch.where(idle, codes[:, i] ^ others[:, i], codes[:, i])  # any other signs, equally likely
-                trial = torch.where(square, _corner(code, low, high), best)
-            reached = objective(trial)
-            better = reached > value
-            best = torch.where(better.view(-1, 1, 1, 1), trial, best)
-            value = torch.where(better, reached, value)
-        return best
+        """(N, 3, H, W): the best image found."""
+        if budget.norm == "linf":
+            return search_corners(objective, x, budget, rng, p_init=self.p_init, n_squares=1)
+        return self._search_bumps(objective, x, budget, rng)
 
     def side(self, iteration: int, iterations: int, height: int, width: int) -> int:
         """Side of the square proposed in an iteration, in pixels."""
-        share = self.p_init / 2 ** sum(iteration * 10_000 > mark * iterations for mark in HALVINGS)
-        return min(max(round(math.sqrt(share * height * width)), 1), height, width)
+        return side_at(self.p_init, iteration, iterations, height, width)
 
     def cost(self, budget: Budget, goal: str) -> tuple[int, int]:
         """The queries of the budget, or the default number of them."""
-        return budget.queries or DEFAULT_QUERIES, 0
+        return budget.queries or STANDARD_QUERIES, 0
+
+    def _search_bumps(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        H, W = x.shape[-2:]
+        length = budget.eps * (math.sqrt(x[0].numel()) if budget.norm == "psnr" else 1)
+        tries = evaluations(objective, budget)
+        start = _to_length(_bumps_on_grid(x, rng), length)
+        corners = rng.uniform((tries, 2, 2))
+        signs, turned = rng.signs((tries, 3)), rng.integers(0, 2, (tries,)) > 0
+
+        def propose(i: int, state: State, index: torch.Tensor) -> State:
+            delta = (x[index] + state[0]).clamp(0, 1) - x[index]
+            side = _odd(self.side(i, tries - 1, H, W), min(H, W))
+            here, there = (place(corners[index, i, k], side, H, W) for k in range(2))
+            inside, emptied = window(*here, side, H, W), window(*there, side, H, W)
+            free = (length**2 - _energy(delta, (1, 2, 3))).clamp_min(0) / 3
+            available = (free + _energy(delta * (inside | emptied), (2, 3))).sqrt()
+            old = _cut(delta, *here, side)
+            bump = _bump(side, x.device)
+            bump = torch.where(turned[index, i].view(-1, 1, 1, 1), bump.T, bump) * signs[index, i].view(-1, 3, 1, 1)
+            new = bump + _unit(old, (2, 3))
+            delta = torch.where(emptied, 0, delta)
+            _paste(delta, _unit(new, (2, 3)) * available, *here, side)
+            return (_to_length(delta, length),)
+
+        return random_search(
+            objective, (start,), lambda state, index: (x[index] + state[0]).clamp(0, 1), propose, tries
+        )
 
 
-def _corner(code: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """`high` or `low` per image and channel, by the three bits of `code` (N,)."""
-    bits = torch.stack([code & 1, code & 2, code & 4], dim=1) > 0
-    return torch.where(bits.view(-1, 3, 1, 1), high, low)
+def _energy(values: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
+    """Sum of squares, summed in float64 so that it does not depend on the batch."""
+    return values.double().square().sum(dim=dims, keepdim=True).to(values.dtype)
+
+
+def _unit(values: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
+    return values / _energy(values, dims).sqrt().clamp_min(1e-12)
+
+
+def _to_length(delta: torch.Tensor, length: float) -> torch.Tensor:
+    return length * _unit(delta, (1, 2, 3))
+
+
+def _odd(side: int, most: int) -> int:
+    """The next odd side of at least three pixels that fits."""
+    side = min(max(side, 3) | 1, most)
+    return side if side % 2 or side == 0 else side - 1
+
+
+def _cut(delta: torch.Tensor, top: torch.Tensor, left: torch.Tensor, side: int) -> torch.Tensor:
+    """(n, 3, side, side): the squares."""
+    return delta[_places(delta, top, left, side)]
+
+
+def _paste(delta: torch.Tensor, new: torch.Tensor, top: torch.Tensor, left: torch.Tensor, side: int) -> None:
+    delta[_places(delta, top, left, side)] = new
+
+
+def _places(delta: torch.Tensor, top: torch.Tensor, left: torch.Tensor, side: int) -> tuple[torch.Tensor, ...]:
+    along = torch.arange(side, device=delta.device)
+    images = torch.arange(len(delta), device=delta.device).view(-1, 1, 1, 1)
+    channels = torch.arange(3, device=delta.device).view(1, -1, 1, 1)
+    return images, channels, (top.view(-1, 1) + along).view(-1, 1, side, 1), (left.view(-1, 1) + along).view(
+        -1, 1, 1, side
+    )
+
+
+def _bump(side: int, device: torch.device) -> torch.Tensor:
+    """(side, side), length one: the upper half rises, the lower falls, both toward their centers (eq. 2)."""
+    upper, lower = _hill(side // 2, side, device), _hill(side - side // 2, side, device)
+    both = torch.cat([upper, -lower])
+    return both / both.norm()
+
+
+def _hill(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """(height, width), length one: nested squares around the center; the k-th from inside adds 1 / k^2."""
+    rings = max(height, width) // 2 + 1
+    added = 1 / torch.arange(1, rings + 1, device=device).square()
+    total = added.flip(0).cumsum(0).flip(0)
+    rows = (torch.arange(height, device=device) - height // 2).abs().view(-1, 1)
+    columns = (torch.arange(width, device=device) - width // 2).abs().view(1, -1)
+    hill = total[torch.maximum(rows, columns)]
+    return hill / hill.norm().clamp_min(1e-12)
+
+
+def _bumps_on_grid(x: torch.Tensor, rng: ImageRNG) -> torch.Tensor:
+    """(N, 3, H, W): bumps with random signs and directions side by side, five along the shorter side."""
+    H, W = x.shape[-2:]
+    side = max(min(H, W) // 5, 1)
+    rows, columns = H // side, W // side
+    bump = _bump(side, x.device)
+    turned = rng.integers(0, 2, (rows, columns, 1, 1, 1)) > 0
+    tiles = torch.where(turned, bump.T, bump) * rng.signs((rows, columns, 3, 1, 1))
+    grid = tiles.permute(0, 3, 1, 4, 2, 5).reshape(len(x), 3, rows * side, columns * side)
+    top, left = (H - rows * side) // 2, (W - columns * side) // 2
+    delta = torch.zeros_like(x)
+    delta[:, :, top : top + rows * side, left : left + columns * side] = grid
+    return delta
