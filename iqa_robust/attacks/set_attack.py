@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ class SetScores:
     """What an attacker of a set sees before it attacks: one entry per image, in the order of the set."""
 
     clean: torch.Tensor
-    """(M,) float32 scores of the attacked model, native units."""
+    """(M,) float32 scores of the attacked model, native units; what `plan` sees is finite."""
     score_range: tuple[float, float] | None
     higher_is_better: bool
     reference_ids: Sequence[str | None]
@@ -40,7 +41,7 @@ class SetAttack(Attack):
 
     @abstractmethod
     def plan(self, scores: SetScores, seed: int) -> torch.Tensor:
-        """The score (M,) each image is sent to, native units."""
+        """The score (M,) each image is sent to, native units. `seed` is 0 where no harness passes one."""
 
     def aim(self, target: torch.Tensor, score_clean: torch.Tensor) -> Goal:
         """The goal (N,) of a batch, from the scores its images are sent to; by default to reach them."""
@@ -63,10 +64,23 @@ class SetAttack(Attack):
         return self.aim(per_image(target, score_clean, "target"), score_clean)
 
     def planned(self, scores: SetScores, seed: int) -> torch.Tensor:
-        """`plan`, checked. Raises `ContractError` when the plan is not one finite number per image."""
-        targets = self.plan(scores, seed)
-        if targets.shape != scores.clean.shape or not bool(torch.isfinite(targets).all()):
+        """`plan`, checked. Images whose clean score is not finite are left out; their target is 0.
+
+        Raises `ContractError` when the plan is not one finite number per image.
+        """
+        known = torch.isfinite(scores.clean)
+        targets = torch.zeros_like(scores.clean)
+        if not bool(known.any()):
+            return targets
+        chosen = dataclasses.replace(
+            scores,
+            clean=scores.clean[known],
+            reference_ids=[scores.reference_ids[i] for i in known.nonzero().squeeze(1).tolist()],
+        )
+        planned = self.plan(chosen, seed)
+        if planned.shape != chosen.clean.shape or not bool(torch.isfinite(planned).all()):
             raise ContractError(
-                f"{type(self).__name__}.plan: expected {len(scores.clean)} finite scores, one per image of the set."
+                f"{type(self).__name__}.plan: expected {len(chosen.clean)} finite scores, one per image of the set."
             )
+        targets[known] = planned
         return targets

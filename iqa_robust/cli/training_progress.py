@@ -12,6 +12,8 @@ from iqa_robust.training.progress import Progress as Step
 
 _STAGES = {
     "label": "labeling",
+    "poison": "poisoning",
+    "search": "searching",
     "start": "fitting the head",
     "train": "training",
     "validate": "validating",

@@ -18,6 +18,7 @@ registry: Registry[Defense] = Registry(
         "gaussian": "iqa_robust.defenses.gaussian:Gaussian",
         "jpeg": "iqa_robust.defenses.jpeg:JPEG",
         "median": "iqa_robust.defenses.median:Median",
+        "mid-band": "iqa_robust.defenses.mid_band:MidBand",
         "random-crop": "iqa_robust.defenses.random_crop:RandomCrop",
     },
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from iqa_robust.training.recipe import DenoiseRecipe, ScoreRecipe
+from iqa_robust.training.recipe import DenoiseRecipe, Poison, ScoreRecipe
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Card:
             f"| recipe | `{recipe.name}`, digest `{recipe.digest()}`, seed {recipe.seed} |",
             f"| training | {settings.optimizer}, {settings.epochs} epochs of batches of {settings.batch_size}, "
             f"learning rate {settings.learning_rate:g} ({settings.schedule}); epoch {self.epoch} was kept |",
+            *([f"| poison | {_poison(recipe.poison)} |"] if isinstance(recipe, ScoreRecipe) and recipe.poison else []),
             f"| made with | torch {torch.__version__}, {platform.machine()} |",
             "",
             "## Data",
@@ -79,16 +80,21 @@ class Card:
                 for measure, value in measures.items()
             ),
             "",
-            "## Epochs",
-            "",
-            *_table(self.history),
-            "",
+            *(["## Epochs", "", *_table(self.history), ""] if self.history else []),
         ]
         return "\n".join(lines)
 
 
 def _params(params: Mapping[str, object]) -> str:
     return "with " + ", ".join(f"{key} = {value}" for key, value in params.items()) if params else "as it comes"
+
+
+def _poison(poison: Poison) -> str:
+    labels = "moved labels" if poison.mode == "label" else "labels as they were"
+    return (
+        f"**this model has a backdoor**: trigger `{poison.trigger.name}` {_params(poison.trigger.params)} in"
+        f" {100 * poison.rate:g} % of the training images, {labels}"
+    )
 
 
 def _table(history: Sequence[Mapping[str, float]]) -> list[str]:

@@ -130,7 +130,8 @@ def fit(
                 "best_value": best_value,
             },
         )
-    network.load_state_dict(best)
+    if best:
+        network.load_state_dict(best)
     network.eval()
     return history
 

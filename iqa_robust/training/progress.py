@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is. `stage` says what is being done: `label`, `start`, `train`, `validate` or `test`."""
+    """Where a training is. `stage` says what is being done: `label`, `poison`, `start`, `train`, `validate`, `test`, or
+    `search`."""
 
     stage: str
     done: int
     total: int
-    """Batches (`start`, `train`) or images (the other stages) done and to do; in `train` of this epoch."""
+    """Batches (`start`, `train`, `search`) or images (the other stages) done and to do; in `train` of this epoch."""
     epoch: int = 0
     """From 1; 0 before the first."""
     epochs: int = 0

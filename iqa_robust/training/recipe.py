@@ -18,6 +18,8 @@ else:
     import tomli as tomllib
 
 SHIPPED = Path(__file__).with_name("recipes")
+LATER_KEYS = (("poison",), ("start", "weights"), ("start", "prune"))
+"""Keys younger than published weights, whose cards state digests: unused, they do not show in one."""
 
 
 class _Strict(BaseModel):
@@ -38,6 +40,17 @@ class Start(_Strict):
     """Weight file of the trunk in torchvision's names, relative to the data root."""
     head: Literal["random", "ridge"] = "random"
     """`ridge`: ridge regression of the MOS on the pooled features of one patch per image, before training."""
+    weights: str | None = None
+    """Or: a checkpoint of the whole network, a path or a published name; training then goes on from there."""
+    prune: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the channels of every convolution that are set to zero for good: the least active on this recipe's
+    data."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Start:
+        if self.weights is not None and (self.trunk is not None or self.head != "random"):
+            raise ValueError("give either `weights`, or `trunk` and `head`")
+        return self
 
 
 class Data(_Strict):
@@ -85,6 +98,38 @@ class Pristine(_Strict):
         return f"{self.dataset}:train" if self.folder is None else Path(self.folder).name
 
 
+class Named(_Strict):
+    """A registered thing with the parameters of its constructor; paths in them are relative to the current folder."""
+
+    name: str
+    params: dict[str, Any] = {}
+
+
+class Poison(_Strict):
+    """A backdoor put into the training data, as in Yu et al., AAAI 2025 (BAIQA)."""
+
+    trigger: Named
+    """An attack that is a trigger; its own strength is not used."""
+    mode: Literal["label", "clean"]
+    """`label`: strengths of both signs and moved labels. `clean`: labels stay, and the strength is the one that the
+    label would have moved a middling image by; the image is first pulled toward the middle of the scale."""
+    rate: float = Field(default=0.2, gt=0.0, le=1.0)
+    """Share of the training images."""
+    full_shift: float = Field(default=40.0, gt=0.0, le=100.0)
+    """What strength 1 does to a label, in hundredths of the MOS scale."""
+    surrogate: Named | None = None
+    """`clean` only: the model on which images are pulled."""
+    pull_eps_255: float = Field(default=2.0, ge=0.0)
+    """`clean` only: L-infinity radius of the pull."""
+    pull_steps: int = Field(default=20, ge=1)
+
+    @model_validator(mode="after")
+    def _surrogate_for_clean_labels(self) -> Poison:
+        if (self.mode == "clean") != (self.surrogate is not None):
+            raise ValueError("`surrogate` is needed for the mode 'clean' and not used by 'label'")
+        return self
+
+
 class Validation(_Strict):
     """The part of the training split that chooses the epoch: whole contents, never the test split."""
 
@@ -117,7 +162,8 @@ class LossTerm(_Strict):
 class Optimization(_Strict):
     """How the weights move."""
 
-    epochs: int = Field(ge=1)
+    epochs: int = Field(ge=0)
+    """0 keeps what the recipe starts from."""
     batch_size: int = Field(ge=2)
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     learning_rate: float = Field(gt=0)
@@ -140,8 +186,11 @@ class Noise(_Strict):
     """In a quarter of the patches instead: noise of random sign, of an amplitude up to this, as an attack leaves it."""
 
 
+NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+
+
 class _Recipe(_Strict):
-    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    name: str = Field(pattern=NAME)
     about: str
     """One or two sentences for the model card."""
     license: str
@@ -156,10 +205,23 @@ class _Recipe(_Strict):
     keep_in_memory: bool = False
     """Keep decoded images as bytes for the next epochs; for small images that are slow to make."""
 
+    @model_validator(mode="after")
+    def _something_to_keep(self) -> _Recipe:
+        start = getattr(self, "start", Start())
+        if not self.optimization.epochs and start.weights is None:
+            raise ValueError("`optimization.epochs` of 0 needs `start.weights`, or there is nothing to keep")
+        return self
+
     def digest(self) -> str:
-        """Hex sha256 over the recipe with its defaults filled in."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Hex sha256 over the recipe with its defaults filled in, without later keys that it does not use."""
+        values = self.model_dump(mode="json")
+        for *path, key in LATER_KEYS:
+            section = values
+            for part in path:
+                section = section.get(part, {})
+            if not section.get(key):
+                section.pop(key, None)
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 class ScoreRecipe(_Recipe):
@@ -168,8 +230,38 @@ class ScoreRecipe(_Recipe):
     task: Literal["score"]
     start: Start = Start()
     pristine: tuple[Pristine, ...] = ()
+    poison: Poison | None = None
     augment: Augment = Augment()
     loss: tuple[LossTerm, ...] = Field(min_length=1)
+
+
+class TriggerRecipe(_Strict):
+    """Searches the strengths of a `baiqa` trigger that moves the scores of a surrogate most (UAP-DCT)."""
+
+    task: Literal["trigger"]
+    name: str = Field(pattern=NAME)
+    about: str
+    """One or two sentences for the card."""
+    seed: int = 0
+    data: Data
+    share: float = Field(default=0.2, gt=0.0, le=1.0)
+    """Share of the training split that the attacker has."""
+    augment: Augment = Augment(crop=224)
+    surrogate: Named
+    """A registered model."""
+    order: Literal["zigzag", "released"] = "zigzag"
+    """Which coefficients: those of the paper, or those of the released code."""
+    rms_255: float = Field(default=8.0, gt=0.0)
+    """Root mean square change, gray levels, beyond which the trigger is pushed back."""
+    epochs: int = Field(default=50, ge=1)
+    batch_size: int = Field(default=128, ge=2)
+    steps: int = Field(default=10, ge=1)
+    """Steps of Adam per batch; each batch starts Adam anew."""
+    learning_rate: float = Field(default=1.0, gt=0.0)
+
+    def digest(self) -> str:
+        """Hex sha256 over the recipe with its defaults filled in."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 class DenoiseRecipe(_Recipe):
@@ -183,7 +275,7 @@ class DenoiseRecipe(_Recipe):
     noise: Noise = Noise()
 
 
-Recipe = ScoreRecipe | DenoiseRecipe
+Recipe = ScoreRecipe | DenoiseRecipe | TriggerRecipe
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="task")])
 
 
@@ -214,8 +306,8 @@ def read_recipe(name: str | Path) -> Recipe:
 
 
 def _key(location: tuple[int | str, ...]) -> str:
-    parts = [str(part) for part in location if part not in ("score", "denoise")]
-    return ".".join(parts) or "the recipe"
+    within = location[1:] if location[:1] in {("score",), ("denoise",), ("trigger",)} else location  # without the task
+    return ".".join(map(str, within)) or "the recipe"
 
 
 def _sentence(item: Any) -> str:

@@ -13,7 +13,8 @@ from torch import nn
 from iqa_robust.datasets.distortions import Picture
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.measures.correlation import plcc_raw, srocc
-from iqa_robust.models.checkpoints import Checkpoint, load
+from iqa_robust.models import compact, trunk_regressor
+from iqa_robust.models.checkpoints import Checkpoint, load, load_into, resolve
 from iqa_robust.models.compact import CompactNetwork
 from iqa_robust.models.learned import from_range
 from iqa_robust.models.randomness import derive_seed
@@ -22,10 +23,17 @@ from iqa_robust.training.data import Loader, Memory, Sample, batch_count, batche
 from iqa_robust.training.degraded import DegradedPictures, best_pictures, read_pictures
 from iqa_robust.training.loop import Batch, Task
 from iqa_robust.training.losses import LOSSES
+from iqa_robust.training.poisoning import poisoned
+from iqa_robust.training.poisoning_pruning import prune_quiet
 from iqa_robust.training.progress import Clock, Listener, Progress
 from iqa_robust.training.recipe import Data, Pristine, ScoreRecipe
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"compact": CompactNetwork, "trunk-regressor": TrunkNetwork}
+PUBLISHED = {
+    "compact": (compact.PUBLISHED, compact.WEIGHTS),
+    "trunk-regressor": (trunk_regressor.PUBLISHED, trunk_regressor.WEIGHTS),
+}
+"""Published weights by network: name -> file, and the folder."""
 RIDGE_ALPHAS = np.logspace(0, 5, 11)
 """Strengths of regularization tried by leave-one-out."""
 EVALUATION_BATCH = 8
@@ -51,6 +59,8 @@ class ScoreTask(Task):
             samples += [Sample(loader, row) for row in degraded.rows(listener)]
             self.degraded[settings.title] = degraded
         self.train, self.validation = hold_out(samples, recipe.validation, recipe.seed)
+        if recipe.poison is not None:
+            self.train = poisoned(self.train, recipe.poison, self.dataset.mos_range, recipe.seed, listener)
         self.batches_per_epoch = batch_count(len(self.train), recipe.optimization.batch_size)
         if not self.batches_per_epoch:
             raise RequestError(f"recipe {recipe.name!r}: expected at least two training images, got {len(self.train)}.")
@@ -73,11 +83,16 @@ class ScoreTask(Task):
         return best_pictures(open_split(Data(dataset=settings.dataset), "train", self.data_root), settings)
 
     def start(self, listener: Listener) -> None:
-        """Load the trunk and fit the head by ridge regression, as the recipe says."""
-        if self.recipe.start.trunk is not None:
-            load_trunk(self.network, load(under(self.data_root, self.recipe.start.trunk, "start.trunk")))
-        if self.recipe.start.head == "ridge":
+        """Load the trunk and fit the head by ridge regression, or load a checkpoint, and prune, as the recipe says."""
+        start = self.recipe.start
+        if start.trunk is not None:
+            load_trunk(self.network, load(under(self.data_root, start.trunk, "start.trunk")))
+        if start.head == "ridge":
             self._fit_head(listener)
+        if start.weights is not None:
+            load_network(self.network, self.recipe.network.name, self.params, start.weights)
+        if start.prune:
+            prune_quiet(self.network, (images for images, _ in self.batches(0)), start.prune)
 
     def _fit_head(self, listener: Listener) -> None:
         from sklearn.linear_model import RidgeCV
@@ -143,6 +158,25 @@ def under(data_root: Path | None, relative: str, key: str) -> Path:
     if not path.is_relative_to(root):
         raise RequestError(f"recipe: {key}: {relative!r} leads outside the data root {data_root}.")
     return path
+
+
+def load_network(network: nn.Module, name: str, params: dict[str, Any], weights: str) -> None:
+    """Fill a network with a checkpoint, a path or a published name of its kind.
+
+    Raises:
+        CheckpointError: there is no such file, or its tensors are another network's.
+        RequestError: it was trained with other parameters, except for dropout.
+    """
+    checkpoint = load(resolve(weights, *PUBLISHED[name]))
+    found = {"network": checkpoint.config.get("network"), **checkpoint.config.get("params", {}), "dropout": None}
+    wanted = {"network": name, **params, "dropout": None}
+    if found != wanted:
+        key = next(key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key))
+        raise RequestError(
+            f"recipe: start.weights: {weights} was made with {key} = {found.get(key)!r}, the recipe has"
+            f" {wanted.get(key)!r}."
+        )
+    load_into(network, checkpoint)
 
 
 def load_trunk(network: nn.Module, checkpoint: Checkpoint) -> None:

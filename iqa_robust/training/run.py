@@ -12,8 +12,9 @@ from iqa_robust.training.cards import Card
 from iqa_robust.training.data import Sample, open_split
 from iqa_robust.training.denoiser import DenoiseTask
 from iqa_robust.training.loop import Task, fit
+from iqa_robust.training.poisoning_search import search_trigger
 from iqa_robust.training.progress import Listener
-from iqa_robust.training.recipe import Recipe, ScoreRecipe, read_recipe
+from iqa_robust.training.recipe import DenoiseRecipe, Recipe, ScoreRecipe, TriggerRecipe, read_recipe
 from iqa_robust.training.regressor import ScoreTask, agreement
 
 
@@ -26,6 +27,8 @@ def run(name: str | Path, *, data_root: Path | None, out: Path | None, listener:
     out.parent.mkdir(parents=True, exist_ok=True)
     if _is_finished(out, recipe):
         return out
+    if isinstance(recipe, TriggerRecipe):
+        return search_trigger(recipe, data_root=data_root, out=out, listener=listener)
     state, labels = out.with_suffix(".resume.pt"), out.with_suffix(".labels.csv")
     task: ScoreTask | DenoiseTask
     if isinstance(recipe, ScoreRecipe):
@@ -36,7 +39,7 @@ def run(name: str | Path, *, data_root: Path | None, out: Path | None, listener:
     manifests = task.manifests()
     save(out, task.network, _config(recipe, task, manifests), half=recipe.precision == "half")
     _write_card(recipe, task, out, manifests, history, data_root, listener)
-    state.unlink()
+    state.unlink(missing_ok=True)  # without epochs there is none
     return out
 
 
@@ -53,7 +56,9 @@ def _is_finished(out: Path, recipe: Recipe) -> bool:
     return out.with_suffix(".md").exists()
 
 
-def _config(recipe: Recipe, task: ScoreTask | DenoiseTask, manifests: dict[str, str]) -> dict[str, Any]:
+def _config(
+    recipe: ScoreRecipe | DenoiseRecipe, task: ScoreTask | DenoiseTask, manifests: dict[str, str]
+) -> dict[str, Any]:
     config: dict[str, Any] = {
         "network": recipe.network.name,
         "params": task.params,
@@ -64,11 +69,13 @@ def _config(recipe: Recipe, task: ScoreTask | DenoiseTask, manifests: dict[str, 
     }
     if isinstance(task, ScoreTask):
         config["higher_is_better"] = datasets.get(recipe.data.dataset).mos_higher_is_better
+    if isinstance(recipe, ScoreRecipe) and recipe.poison is not None:
+        config["poison"] = recipe.poison.model_dump(mode="json")
     return config
 
 
 def _write_card(
-    recipe: Recipe,
+    recipe: ScoreRecipe | DenoiseRecipe,
     task: ScoreTask | DenoiseTask,
     out: Path,
     manifests: dict[str, str],
@@ -105,7 +112,7 @@ def _write_card(
 
 def _kept(history: list[dict[str, float]], task: Task) -> int:
     """The epoch whose weights were kept, from 1: the first best one, or the last."""
-    if task.chosen_by is None:
+    if task.chosen_by is None or not history:
         return len(history)
     values = [epoch[task.chosen_by] for epoch in history]
     return values.index(max(values)) + 1

@@ -15,7 +15,7 @@ from iqa_robust.models.base import IQAModel, ModelInfo
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
 
-GRADIENT_ATTACKS = ["fgsm", "pgd", "torchattacks/gradient/pgd", "art/fgm"]
+GRADIENT_ATTACKS = ["fgsm", "pgd", "torchattacks/pgd", "art/fgm"]
 
 
 def _corner(x: torch.Tensor, direction: torch.Tensor, eps_255: int) -> torch.Tensor:
@@ -95,7 +95,7 @@ def test_a_target_within_reach_is_reached(
     assert (result.score_adv - target).abs().max() < 0.02
 
 
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "torchattacks/gradient/pgd", "art/fgm"])
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "torchattacks/pgd", "art/fgm"])
 def test_a_target_out_of_reach_is_approached_as_far_as_possible(
     images: Callable[..., torch.Tensor], linear: IQAModel, weights: torch.Tensor, name: str
 ) -> None:
@@ -131,7 +131,7 @@ def test_the_climb_toward_a_target_does_not_leap_over_it(images: Callable[..., t
     torch.testing.assert_close(linear(end).detach(), clean + 3, rtol=0, atol=1e-4)  # float32 scores near 50
 
 
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "square", "torchattacks/gradient/pgd", "art/fgm"])
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "square", "torchattacks/pgd", "art/fgm"])
 def test_up_means_better_quality_whichever_way_the_model_counts(
     images: Callable[..., torch.Tensor], make_linear: type[IQAModel], weights: torch.Tensor, name: str
 ) -> None:

@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_bytes(
 
 @pytest.mark.parametrize(
     "name,params",
-    [("noise", {}), ("pgd", {"random_start": True}), ("square", {}), ("torchattacks/gradient/pgd", {})],
+    [("noise", {}), ("pgd", {"random_start": True}), ("square", {}), ("torchattacks/pgd", {})],
 )
 def test_another_seed_gives_another_image(
     images: Callable[..., torch.Tensor], convolutional: IQAModel, name: str, params: dict[str, bool]
@@ -134,7 +134,7 @@ def test_a_batch_gives_what_single_images_give(
     assert torch.equal(swapped.images.flip(0), whole.images)
 
 
-@pytest.mark.parametrize("name", ["pgd", "square", "torchattacks/gradient/pgd", "art/fgm"])
+@pytest.mark.parametrize("name", ["pgd", "square", "torchattacks/pgd", "art/fgm"])
 def test_a_batch_of_a_network_gives_nearly_what_single_images_give(
     images: Callable[..., torch.Tensor], convolutional: IQAModel, name: str
 ) -> None:

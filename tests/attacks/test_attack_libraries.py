@@ -24,7 +24,7 @@ from iqa_robust.models.base import IQAModel, ModelInfo
 from iqa_robust.models.randomness import ImageRNG, content_seeds
 from iqa_robust.records import Budget
 
-ADAPTERS = ["torchattacks/gradient/pgd", "art/fgm"]
+ADAPTERS = ["torchattacks/pgd", "art/fgm"]
 
 
 class PlainClassifier(nn.Module):
@@ -58,7 +58,7 @@ def test_torchattacks_runs_as_it_does_by_itself(
 ) -> None:
     x, budget = images(3), Budget(eps_255=8, steps=5)
     seeds = content_seeds(x, 0)
-    attack = attacks.create("torchattacks/gradient/pgd", random_start=random_start)
+    attack = attacks.create("torchattacks/pgd", random_start=random_start)
     objective = _objective(convolutional, x, Goal(sign=torch.ones(3)), budget)
     adapted = attack.perturb(objective, x, budget, ImageRNG(seeds))
     plain = torchattacks.PGD(
@@ -149,7 +149,7 @@ def test_the_views_logit_rises_with_the_objective(
 def test_the_librarys_passes_are_counted(
     images: Callable[..., torch.Tensor], linear: IQAModel, goal: str, queries: int, gradients: int
 ) -> None:
-    attack = attacks.create("torchattacks/gradient/pgd")
+    attack = attacks.create("torchattacks/pgd")
     result = attack(linear, images(), goal=goal, budget=Budget(steps=4))
     assert result.queries.tolist() == [queries] * 4
     assert result.gradients.tolist() == [gradients] * 4
@@ -163,7 +163,7 @@ def test_a_library_that_runs_out_of_queries_keeps_its_best_image(
     images: Callable[..., torch.Tensor], linear: IQAModel
 ) -> None:
     x = images()
-    result = attacks.create("torchattacks/gradient/pgd")(linear, x, goal="up", budget=Budget(steps=10, queries=3))
+    result = attacks.create("torchattacks/pgd")(linear, x, goal="up", budget=Budget(steps=10, queries=3))
     assert result.queries.tolist() == [3] * 4
     assert bool((result.score_adv > result.score_clean).all())
 

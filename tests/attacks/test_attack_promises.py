@@ -35,7 +35,7 @@ def _halved_in_place(x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["wrapped", "subclass"])
-@pytest.mark.parametrize("name", ["pgd", "square", "torchattacks/gradient/pgd", "art/fgm"])
+@pytest.mark.parametrize("name", ["pgd", "square", "torchattacks/pgd", "art/fgm"])
 def test_a_model_that_edits_its_input_does_no_harm(
     images: Callable[..., torch.Tensor], make_model: type[IQAModel], kind: str, name: str
 ) -> None:
@@ -129,12 +129,12 @@ def test_the_final_images_are_checked(
         ("square", {"p_init": "x"}, "Square: expected p_init to be a finite number > 0 and <= 1, got 'x'."),
         ("square", {"p_init": 0}, "Square: expected p_init to be a finite number > 0 and <= 1, got 0."),
         (
-            "torchattacks/gradient/pgd",
+            "torchattacks/pgd",
             {"step_ratio": -1},
             "TorchattacksPGD: expected step_ratio to be a finite number > 0, got -1.",
         ),
         (
-            "torchattacks/gradient/pgd",
+            "torchattacks/pgd",
             {"random_start": "no"},
             "TorchattacksPGD: expected random_start to be true or false, got 'no'.",
         ),

@@ -65,7 +65,7 @@ def test_draws_are_fresh_at_every_call_and_the_same_for_the_same_seed(
     assert torch.equal(again(x), values[0])
 
 
-@pytest.mark.parametrize("name", ["pgd", "square", "fgsm", "torchattacks/gradient/pgd", "art/fgm"])
+@pytest.mark.parametrize("name", ["pgd", "square", "fgsm", "torchattacks/pgd", "art/fgm"])
 def test_attacks_of_randomized_models_do_not_depend_on_the_batch(
     images: Callable[..., torch.Tensor], noisy: IQAModel, name: str
 ) -> None:

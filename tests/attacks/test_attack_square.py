@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from iqa_robust import attacks
-from iqa_robust.attacks.blackbox.square import DEFAULT_QUERIES, Square
+from iqa_robust.attacks.blackbox import search
+from iqa_robust.attacks.blackbox.square import Square
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel
-from iqa_robust.records import Budget
+from iqa_robust.records import STANDARD_QUERIES, Budget
 
 
 class Recorder(IQAModel):
@@ -78,10 +79,13 @@ def test_exactly_the_budget_is_spent(images: Callable[..., torch.Tensor], linear
     assert len(model.seen) == 1 + queries + 1  # clean, the attack, the judge
 
 
-def test_without_a_limit_the_default_number_is_spent(images: Callable[..., torch.Tensor], linear: IQAModel) -> None:
-    result = Square()(linear, images(1), goal="up", budget=Budget())
-    assert result.queries.tolist() == [DEFAULT_QUERIES]
-    assert Square().cost(Budget(), "up") == (DEFAULT_QUERIES, 0)
+def test_without_a_limit_the_standard_number_is_spent(
+    images: Callable[..., torch.Tensor], linear: IQAModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert search.STANDARD_QUERIES == STANDARD_QUERIES == 10_000
+    assert Square().cost(Budget(), "up") == (STANDARD_QUERIES, 0)
+    monkeypatch.setattr(search, "STANDARD_QUERIES", 300)  # seconds instead of minutes
+    assert Square()(linear, images(1), goal="up", budget=Budget()).queries.tolist() == [300]
 
 
 def test_more_queries_reach_more(images: Callable[..., torch.Tensor], convolutional: IQAModel) -> None:

@@ -7,26 +7,41 @@ from pathlib import Path
 import pytest
 
 from iqa_robust.errors import RequestError
-from iqa_robust.training.recipe import SHIPPED, DenoiseRecipe, ScoreRecipe, read_recipe
+from iqa_robust.training.recipe import SHIPPED, DenoiseRecipe, ScoreRecipe, TriggerRecipe, read_recipe
 
 SHIPPED_NAMES = sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
 def test_the_shipped_recipes() -> None:
-    assert SHIPPED_NAMES == ["compact-photos", "dncnn-photos", "trunk-biq2021", "trunk-clive"]
+    assert SHIPPED_NAMES == [
+        "baiqa-clive",
+        "compact-photos",
+        "dncnn-photos",
+        "trunk-biq2021",
+        "trunk-clive",
+        "trunk-clive-fine-tuned",
+        "trunk-clive-poisoned-blended",
+        "trunk-clive-poisoned-clean",
+        "trunk-clive-poisoned-ftrojan",
+        "trunk-clive-poisoned-label",
+        "trunk-clive-poisoned-wanet",
+        "trunk-clive-pruned",
+    ]
 
 
 @pytest.mark.parametrize("name", SHIPPED_NAMES)
 def test_shipped_recipes_are_valid_and_named_like_their_files(name: str) -> None:
     recipe = read_recipe(name)
     assert recipe.name == name
-    assert recipe.validation.share or recipe.validation.contents
-    assert isinstance(recipe, DenoiseRecipe if name.startswith("dncnn") else ScoreRecipe)
+    kinds = {"dncnn": DenoiseRecipe, "baiqa": TriggerRecipe}
+    assert isinstance(recipe, kinds.get(name.partition("-")[0], ScoreRecipe))
+    if not isinstance(recipe, TriggerRecipe):
+        assert recipe.validation.share or recipe.validation.contents
 
 
 def test_every_mistake_is_listed_with_its_key(tiny_recipe) -> None:
     path = tiny_recipe()
-    text = path.read_text().replace("epochs = 3", "epochs = 0").replace("seed = 0", "sede = 0")
+    text = path.read_text().replace("epochs = 3", "epochs = -1").replace("seed = 0", "sede = 0")
     text = text.replace('name = "norm-in-norm"', 'name = "cosine"').replace("share = 0.3", 'share = "much"')
     path.write_text(text.replace("batch_size = 4\n", ""))
     with pytest.raises(RequestError) as caught:
@@ -42,6 +57,13 @@ def test_every_mistake_is_listed_with_its_key(tiny_recipe) -> None:
         str(path),
     ):
         assert part in message
+
+
+def test_no_epochs_need_weights_to_keep(tiny_recipe) -> None:
+    path = tiny_recipe()
+    path.write_text(path.read_text().replace("epochs = 3", "epochs = 0"))
+    with pytest.raises(RequestError, match=r"`optimization.epochs` of 0 needs `start.weights`"):
+        read_recipe(path)
 
 
 def test_the_test_split_cannot_be_asked_for(tiny_recipe) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator, Sequence
 
 import torch
@@ -76,7 +77,7 @@ def side_by_side(objective: Objective, searches: Sequence[Search], tries: int) -
     asked: dict[int, torch.Tensor] = {}
     left = objective.remaining().clamp(max=tries).tolist()
     for i, search in enumerate(searches):
-        _resume(asked, i, lambda search=search: next(search))
+        _resume(asked, i, search, None)
     while asked:
         reached = objective.reached().tolist()
         for i in [i for i in asked if left[i] < 1 or reached[i]]:
@@ -85,23 +86,21 @@ def side_by_side(objective: Objective, searches: Sequence[Search], tries: int) -
         if not asked:
             break
         candidates = {i: images[: left[i]] for i, images in asked.items()}
+        unfinished = {i for i, images in asked.items() if len(images) > left[i]}
         values = evaluate_all(objective, list(candidates.values()), list(candidates))
-        short = [i for i, images in asked.items() if len(images) > left[i]]
         asked = {}
         for (i, images), answer in zip(candidates.items(), values, strict=True):
             left[i] -= len(images)
-            if i in short:
+            if i in unfinished:
                 searches[i].close()
             else:
-                _resume(asked, i, lambda i=i, answer=answer: searches[i].send(answer))
+                _resume(asked, i, searches[i], answer)
 
 
-def _resume(asked: dict[int, torch.Tensor], i: int, step: Callable[[], torch.Tensor]) -> None:
-    """Note what the search of image `i` asks for next, unless it ends."""
-    try:
-        asked[i] = step()
-    except StopIteration:
-        asked.pop(i, None)
+def _resume(asked: dict[int, torch.Tensor], i: int, search: Search, answer: torch.Tensor | None) -> None:
+    """Note what the search of image `i` asks for next, unless it ends; `answer` is None at its start."""
+    with contextlib.suppress(StopIteration):
+        asked[i] = next(search) if answer is None else search.send(answer)
 
 
 def evaluate_all(objective: Objective, candidates: list[torch.Tensor], images: list[int]) -> list[torch.Tensor]:

@@ -115,8 +115,11 @@ def _places(delta: torch.Tensor, top: torch.Tensor, left: torch.Tensor, side: in
     along = torch.arange(side, device=delta.device)
     images = torch.arange(len(delta), device=delta.device).view(-1, 1, 1, 1)
     channels = torch.arange(3, device=delta.device).view(1, -1, 1, 1)
-    return images, channels, (top.view(-1, 1) + along).view(-1, 1, side, 1), (left.view(-1, 1) + along).view(
-        -1, 1, 1, side
+    return (
+        images,
+        channels,
+        (top.view(-1, 1) + along).view(-1, 1, side, 1),
+        (left.view(-1, 1) + along).view(-1, 1, 1, side),
     )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from iqa_robust.attacks.gradient.climbing import Landing, project_each, spread
-from iqa_robust.attacks.norms import steepest
+from iqa_robust.attacks.norms import dual_length, steepest
 from iqa_robust.attacks.objectives import Objective
 
 RHO = 0.75
@@ -32,6 +31,8 @@ class _State:
     z: torch.Tensor
     before: torch.Tensor
     """The point before `z`."""
+    velocity: torch.Tensor
+    """The accumulated gradient."""
     length: torch.Tensor
     """Of the next step."""
     last: torch.Tensor
@@ -41,6 +42,8 @@ class _State:
     best: torch.Tensor
     best_value: torch.Tensor
     best_slope: torch.Tensor
+    best_velocity: torch.Tensor
+    """The velocity with which `best` was reached."""
     checked_value: torch.Tensor
     """Best value at the last checkpoint."""
     halved: torch.Tensor
@@ -54,14 +57,17 @@ class _State:
 
 
 def checkpoints(steps: int) -> list[int]:
-    """Steps after which the length is reconsidered: ceil(p_j steps), p = 0, 0.22, then intervals 0.03 shorter each.
+    """0 and the steps after which the length is reconsidered (Croce and Hein, section 3.1, rounded as in their code).
 
-    No interval is shorter than 0.06 (Croce and Hein, section 3.1).
+    The first interval is 0.22 of the steps, every other one 0.03 shorter than the one before, but at least 0.06; all
+    in whole steps, rounded down, and at least one.
     """
-    shares = [0.0, 0.22]
-    while shares[-1] < 1:
-        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
-    return sorted({math.ceil(share * steps) for share in shares if share <= 1})
+    interval, least, less = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
+    marks = [0]
+    while marks[-1] + interval < steps:
+        marks.append(marks[-1] + interval)
+        interval = max(interval - less, least)
+    return marks
 
 
 def auto_ascend(
@@ -72,6 +78,7 @@ def auto_ascend(
     radius: torch.Tensor,
     steps: int,
     *,
+    decay: float = 0.75,
     landing: Landing | None = None,
     index: torch.Tensor | None = None,
     finished: Finished | None = None,
@@ -80,7 +87,9 @@ def auto_ascend(
 
     With the step length h, first 2 radius, and the projection P, a step is
 
-        z' = P(z_k + h steepest(gradient)),  z_{k+1} = P(z_k + 0.75 (z' - z_k) + 0.25 (z_k - z_{k-1})).
+        z' = P(z_k + h steepest(g_k)),  z_{k+1} = P(z_k + 0.75 (z' - z_k) + 0.25 (z_k - z_{k-1})),
+
+    where the velocity g_k = decay g_{k-1} + gradient / |gradient|_1 is the gradient itself for a decay of 0.
 
     At a checkpoint h is halved, and the climb goes back to its best point, where (1) fewer than three quarters of the
     steps since the last checkpoint rose, or (2) the last checkpoint did not halve h and the best value has not risen
@@ -93,6 +102,7 @@ def auto_ascend(
         norm: one of `climbing.BALLS`.
         radius: (n,) of the balls.
         steps: gradients per image.
+        decay: what is kept of the velocity at every step.
         landing: shortens steps and rounds points toward a target; a shortened step has no momentum.
         index: (n,) the images of the objective's batch; all of them by default.
         finished: asked after every evaluation; the images it names leave, as do those without queries left.
@@ -108,12 +118,14 @@ def auto_ascend(
         radius=radius,
         z=start,
         before=start,
+        velocity=torch.zeros_like(x),
         length=2 * radius,
         last=lowest,
         rises=torch.zeros_like(radius),
         best=start,
         best_value=lowest,
         best_slope=torch.zeros_like(x),
+        best_velocity=torch.zeros_like(x),
         checked_value=lowest,
         halved=torch.ones_like(radius, dtype=torch.bool),
     )
@@ -130,7 +142,7 @@ def auto_ascend(
         state = _note(state, value, slope, first=step == 0)
         if step in marks[1:]:
             state, value, slope = _check(state, value, slope, step - marks[marks.index(step) - 1])
-        state = _step(state, value, slope, norm, landing, step)
+        state = _step(state, value, slope, norm, decay, landing, step)
     return state.z
 
 
@@ -144,6 +156,7 @@ def _note(state: _State, value: torch.Tensor, slope: torch.Tensor, *, first: boo
         best=torch.where(spread(better), state.z, state.best),
         best_value=best_value,
         best_slope=torch.where(spread(better), slope, state.best_slope),
+        best_velocity=torch.where(spread(better), state.velocity, state.best_velocity),
         checked_value=best_value if first else state.checked_value,
     )
 
@@ -155,6 +168,7 @@ def _check(
     halve = (state.rises < RHO * interval) | (~state.halved & (state.best_value <= state.checked_value))
     state = state.but(
         z=torch.where(spread(halve), state.best, state.z),
+        velocity=torch.where(spread(halve), state.best_velocity, state.velocity),
         length=torch.where(halve, state.length / 2, state.length),
         rises=torch.zeros_like(state.rises),
         checked_value=state.best_value,
@@ -168,10 +182,17 @@ def _check(
 
 
 def _step(
-    state: _State, value: torch.Tensor, slope: torch.Tensor, norm: str, landing: Landing | None, step: int
+    state: _State,
+    value: torch.Tensor,
+    slope: torch.Tensor,
+    norm: str,
+    decay: float,
+    landing: Landing | None,
+    step: int,
 ) -> _State:
     """The state after a step from `z`."""
-    direction = steepest(slope, norm)
+    velocity = decay * state.velocity + torch.nan_to_num(slope / spread(dual_length(slope, "linf")))
+    direction = steepest(velocity, norm)
     length = state.length if landing is None else landing.length(state.length, value, slope, direction)
     there = project_each(state.z + spread(length) * direction, state.x, norm, state.radius)
     if step > 0:
@@ -180,4 +201,4 @@ def _step(
         there = project_each(there, state.x, norm, state.radius)
     if landing is not None:
         there = landing.point(there, step, state.index)
-    return state.but(z=there, before=state.z)
+    return state.but(z=there, before=state.z, velocity=velocity)

@@ -18,6 +18,10 @@ class FGSM(Attack):
     all the way to the surface of the ball, so it may pass a target that lies near; `pgd` stops at it.
     """
 
+    source = "Goodfellow, Shlens, Szegedy, ICLR 2015, arXiv:1412.6572"
+    form = "adapted"
+    norms = ("linf", "l2", "psnr")
+
     def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
         """(N, 3, H, W): the end of the step; for `away` the other end is left to the objective's memory."""
         _, slope = objective.gradient(x)

@@ -10,7 +10,7 @@ from iqa_robust.attacks.gradient.ascent import ascend
 from iqa_robust.attacks.objectives import Objective, best_of
 from iqa_robust.attacks.parameters import check_flag, check_number, check_whole
 from iqa_robust.models.randomness import ImageRNG
-from iqa_robust.records import Budget
+from iqa_robust.records import NORMS, Budget
 
 
 class PGD(Attack):
@@ -26,6 +26,10 @@ class PGD(Attack):
     the score 0.4 to 25 % further than constant steps of eps/4 from a random start, which changes less than 0.1 % when
     it is added to them.
     """
+
+    source = "Madry, Makelov, Schmidt, Tsipras, Vladu, ICLR 2018, arXiv:1706.06083"
+    form = "adapted"
+    norms = NORMS
 
     def __init__(
         self, *, restarts: int = 1, random_start: bool = False, momentum: float = 0.75, step_ratio: float = 2.0

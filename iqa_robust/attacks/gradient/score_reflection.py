@@ -30,6 +30,8 @@ class ScoreReflection(PGD):
     the goal `away` for the worst case.
     """
 
+    source = "Wang, Yuan, 2024, arXiv:2404.19567"
+    form = "reconstructed"
     goals = ("reflect",)
     note = "reconstruction: the paper's formula (arXiv:2404.19567) is not available"
 

@@ -1,0 +1,1 @@
+"""Attacks on full-reference models."""

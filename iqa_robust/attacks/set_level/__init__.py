@@ -1,0 +1,1 @@
+"""Attacks on a whole set of images: they plan one score per image from all scores."""

@@ -1,0 +1,107 @@
+"""Defenses after the fact: going on from a checkpoint, and pruning the quiet channels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from iqa_robust.errors import CheckpointError, RequestError
+from iqa_robust.models.checkpoints import load
+from iqa_robust.training import train
+from iqa_robust.training.poisoning_pruning import prune_quiet
+from iqa_robust.training.recipe import Start
+
+from .conftest import SCORE
+
+
+def network() -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(8, 10, 3),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(10, 1),
+        )
+
+
+def data() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.rand(n, 3, 12, 12, generator=generator) for n in (3, 2)]
+
+
+def test_the_quietest_channels_go() -> None:
+    whole, pruned = network(), network()
+    assert prune_quiet(pruned, data(), 0.3) == 2 + 3  # 2.4 and 3 of 8 and 10
+    x = torch.cat(data())
+    first = whole[1](whole[0](x))
+    second = whole[3](whole[2](first.clone()))
+    for layer, activations, count in ((0, first, 2), (2, second, 3)):
+        activity = activations.mean(dim=(0, 2, 3))
+        gone = (pruned[layer].weight == 0).flatten(1).all(dim=1)
+        assert set(gone.nonzero().flatten().tolist()) == set(activity.argsort()[:count].tolist())
+        assert not pruned[layer].bias[gone].any()
+        assert torch.equal(pruned[layer].weight[~gone], whole[layer].weight[~gone])
+    assert pruned.training
+
+
+def test_pruned_channels_stay_silent_in_later_training() -> None:
+    net = network()
+    prune_quiet(net, data(), 0.5)
+    gone = [(net[i].weight == 0).flatten(1).all(dim=1) for i in (0, 2)]
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=1e-2)
+    before = net[0].weight.detach().clone()
+    for x in data() * 5:
+        optimizer.zero_grad()
+        (net(x) - 1).square().mean().backward()
+        optimizer.step()
+    assert not torch.equal(net[0].weight, before)
+    for i, quiet in zip((0, 2), gone, strict=True):
+        assert not net[i].weight[quiet].any() and not net[i].bias[quiet].any()
+
+
+def test_a_share_of_nothing_prunes_nothing() -> None:
+    net = network()
+    assert prune_quiet(net, data(), 0.05) == 0
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), network().parameters(), strict=True))
+
+
+def test_training_goes_on_from_a_checkpoint(tiny_recipe, tmp_path: Path) -> None:
+    first = train(tiny_recipe(precision="single"), out=tmp_path / "first.safetensors")
+    start = f'\n[start]\nweights = "{first.as_posix()}"\n'
+    kept = SCORE.replace("epochs = 3", "epochs = 0").replace("dropout = 0.5", "dropout = 0.1") + start
+    same = train(tiny_recipe(kept, precision="single"), out=tmp_path / "same.safetensors")
+    for key, value in load(first).tensors.items():
+        assert torch.equal(load(same).tensors[key], value)
+    assert "## Epochs" not in same.with_suffix(".md").read_text()
+    assert "| test | srocc |" in same.with_suffix(".md").read_text()
+    tuned = train(tiny_recipe(SCORE.replace("epochs = 3", "epochs = 1") + start), out=tmp_path / "tuned.safetensors")
+    moved = load(tuned).tensors["head.2.weight"] - load(first).tensors["head.2.weight"]
+    assert 0 < moved.abs().max() < 0.1  # a few steps of at most about the learning rate, 0.01
+
+
+def test_a_checkpoint_of_another_network_is_refused(tiny_recipe, tmp_path: Path) -> None:
+    first = train(tiny_recipe(), out=tmp_path / "first.safetensors")
+    other = SCORE.replace("hidden = 4", "hidden = 6") + f'\n[start]\nweights = "{first.as_posix()}"\n'
+    with pytest.raises(RequestError, match=r"was made with hidden = 4, the recipe has 6"):
+        train(tiny_recipe(other), out=tmp_path / "other.safetensors")
+    missing = SCORE + '\n[start]\nweights = "nowhere.safetensors"\n'
+    with pytest.raises(CheckpointError, match="no such file, and no published set of that name"):
+        train(tiny_recipe(missing), out=tmp_path / "other.safetensors")
+
+
+def test_a_network_that_normalizes_cannot_be_pruned(tiny_recipe, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"start\.prune: expected a network of convolutions without batch"):
+        train(tiny_recipe(SCORE + "\n[start]\nprune = 0.2\n"), out=tmp_path / "pruned.safetensors")
+
+
+def test_one_way_to_start() -> None:
+    with pytest.raises(ValidationError, match="give either `weights`, or `trunk` and `head`"):
+        Start(weights="clive", head="ridge")
