@@ -67,6 +67,8 @@ class Attack(ABC):
     """`"set"` for an attack that must see the scores of the whole set first; see `set_attack.SetAttack`."""
     control: ClassVar[bool] = False
     """True for the control that every attack must beat: it does not try."""
+    aims: ClassVar[bool] = True
+    """False for an attack that never asks the model it attacks where to go: a transfer attack, or a fixed trigger."""
     note: ClassVar[str] = ""
     """What a reader of the board must know, such as that the attack is a reconstruction."""
 

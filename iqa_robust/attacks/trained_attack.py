@@ -192,7 +192,8 @@ class TrainedAttack(Attack):
                 said = json.loads((file.metadata() or {}).get("attack", "null"))
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             kind, parameters, learned = said["attack"], dict(said["parameters"]), dict(said["learned"])
-            learned["goal"]  # noqa: B018 (raises where it is missing)
+            if "goal" not in learned:
+                raise ValueError("no goal")
         except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
             raise ContractError(f"{path}: not a saved attack ({type(error).__name__}: {error}).") from error
         if kind != type(self).__name__:
@@ -201,7 +202,7 @@ class TrainedAttack(Attack):
         if parameters != own:
             differ = sorted(name for name in {*own, *parameters} if own.get(name) != parameters.get(name))
             told = ", ".join(f"{name}={parameters.get(name)!r} (here {own.get(name)!r})" for name in differ)
-            raise ContractError(f"{path}: saved with other parameters, {told}; create the attack with those of the file.")
+            raise ContractError(f"{path}: saved with {told}; create the attack with the parameters of the file.")
         self._state, self._learned = state, learned
 
     def _parameters(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from iqa_robust import attacks
 from iqa_robust.attacks.base import Attack, AttackResult
 from iqa_robust.attacks.norms import TOLERANCE, inside, measure, random_start, snap
+from iqa_robust.attacks.set_attack import SetAttack, SetScores
+from iqa_robust.attacks.trained_attack import TrainedAttack
 from iqa_robust.images import on_8bit_grid
-from iqa_robust.models.base import IQAModel, evaluation_mode, with_score_range
+from iqa_robust.models.base import IQAModel, WrappedModel, evaluation_mode, with_score_range
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import GOALS, NORMS, Budget
 from iqa_robust.testing.pictures import pictures
@@ -67,10 +70,23 @@ def _radius(norm: str, levels: float = LEVELS) -> float:
     }[norm]
 
 
+class _OfReference(WrappedModel):
+    """A full-reference model that looks at the reference alone, for attacks on references."""
+
+    def __init__(self, model: IQAModel) -> None:
+        """`model` scores the references."""
+        super().__init__(model, dataclasses.replace(model.info, full_reference=True))
+
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        """Scores (N,) of the references."""
+        return self.model(ref)
+
+
 class _Suite:
     def __init__(self, attack: Attack) -> None:
         self.attack = attack
         self.images = pictures(N_IMAGES, *SIZE)
+        self.taught: dict[tuple[object, ...], TrainedAttack] = {}
 
     def attacked(self, model: IQAModel, images: torch.Tensor | None = None, **request: Any) -> AttackResult:
         """One call; by default with the attack's first goal and norm, and budgets that are quickly spent."""
@@ -83,13 +99,44 @@ class _Suite:
             steps=STEPS,
             queries=request.pop("queries", QUERIES),
         )
+        attack = self.attack
+        if isinstance(attack, TrainedAttack):
+            attack = self._taught(model, goal, norm, request.get("ref"))
+        if attack.perturbs == "reference" and not model.info.full_reference:
+            model, request["ref"] = _OfReference(model), images
         with evaluation_mode(model), torch.no_grad():
             clean = model(images, request.get("ref")).float()
         if goal == "target":
             request["target"] = clean + 10
-        if self.attack.needs_labels:
+        if isinstance(attack, SetAttack) and "target" not in request:
+            request["target"] = self._planned(model, clean)
+        if attack.needs_labels:
             request["labels"] = clean
-        return self.attack(model, images, goal=goal, budget=budget, **request)
+        return attack(model, images, goal=goal, budget=budget, **request)
+
+    def _planned(self, model: IQAModel, clean: torch.Tensor) -> torch.Tensor:
+        assert isinstance(self.attack, SetAttack)
+        info = model.info
+        scores = SetScores(clean, info.score_range, info.higher_is_better, [None] * len(clean))
+        return self.attack.planned(scores, seed=0)
+
+    def _taught(self, model: IQAModel, goal: str, norm: str, ref: torch.Tensor | None) -> TrainedAttack:
+        """A copy of a trained attack that has learned this goal and norm on this model, on other pictures; kept."""
+        key = type(_innermost(model)), model.info.higher_is_better, goal, norm
+        if key not in self.taught:
+            self.taught[key] = self._fit(_innermost(model), goal, norm, ref)
+        return self.taught[key]
+
+    def _fit(self, model: IQAModel, goal: str, norm: str, ref: torch.Tensor | None) -> TrainedAttack:
+        attack = type(self.attack)(**{**parameters(self.attack), "weights": None})
+        assert isinstance(attack, TrainedAttack)
+        images = list(pictures(2 * N_IMAGES, *SIZE)[N_IMAGES:])
+        refs = None if ref is None else [image.roll(1, dims=2) for image in images]
+        attack.fit(model, images, refs, goal=goal, budget=Budget(norm=norm, eps_255=_radius(norm), steps=STEPS))
+        return attack
+
+    def _fresh(self, model: IQAModel) -> TrainedAttack:
+        return self._fit(model, self.attack.goals[0], self.attack.norms[0], None)
 
     def declarations(self) -> str:
         attack = self.attack
@@ -139,8 +186,8 @@ class _Suite:
                     f"{where}: expected images on the 8-bit grid in [0, 1].",
                 )
                 spent = measure(images, self.images, norm)
-                expect(
-                    bool(inside(images, self.images, norm, eps_255 / 255).all()),
+                expect(  # in double precision, as the record
+                    bool(inside(images.double(), self.images.double(), norm, eps_255 / 255).all()),
                     f"{where}: the budget is exceeded, measured {255 * spent.max().item():.4g}/255.",
                 )
                 for name in ("linf", "l2"):
@@ -157,6 +204,8 @@ class _Suite:
         attack = self.attack
         if attack.control:
             return "a control: it does not aim"
+        if not attack.aims:
+            return "it does not aim at the model that is attacked"
         ratios = []
         for norm in attack.norms:
             for goal in attack.goals:
@@ -164,7 +213,7 @@ class _Suite:
                     plain: IQAModel = ToyLinear(higher_is_better=higher_is_better)
                     model = with_score_range(plain, (0.0, 60.0)) if goal == "reflect" else plain
                     result = self.attacked(model, goal=goal, norm=norm)
-                    moved = self._moved(goal, higher_is_better, result).mean().item()
+                    moved = self._moved(goal, model, result).mean().item()
                     noise = self._noise(model, norm)
                     kind = "higher" if higher_is_better else "lower"
                     expect(
@@ -175,10 +224,14 @@ class _Suite:
                     ratios.append(moved / noise)
         return f"moves the score {min(ratios):.0f} to {max(ratios):.0f} times as far as random noise does"
 
-    def _moved(self, goal: str, higher_is_better: bool, result: AttackResult) -> torch.Tensor:
+    def _moved(self, goal: str, model: IQAModel, result: AttackResult) -> torch.Tensor:
         shift = result.score_adv - result.score_clean
+        if isinstance(self.attack, SetAttack):
+            aim = self.attack.aim(self._planned(model, result.score_clean), result.score_clean)
+            before, after = (aim.value(scores, result.score_clean) for scores in (result.score_clean, result.score_adv))
+            return after - before
         if goal in ("up", "down"):
-            return shift if (goal == "up") == higher_is_better else -shift
+            return shift if (goal == "up") == model.info.higher_is_better else -shift
         if goal == "away":
             return shift.abs()
         if goal == "target":  # ten points above the clean score, out of reach
@@ -208,9 +261,11 @@ class _Suite:
 
     def access(self) -> str:
         """Nothing but what was declared, and nothing behind the objective's back."""
+        if isinstance(self.attack, TrainedAttack):
+            self.attacked(ToyNetwork().eval())  # learns what the recorded call then uses
         model = Recorder(ToyNetwork()).eval()
         result = self.attacked(model)
-        unseen = model.images - 1 * N_IMAGES - int(result.queries.sum())  # one pass here, for the clean score
+        unseen = model.images - N_IMAGES - int(result.queries.sum())  # one pass here, for the clean score
         expect(
             unseen <= JUDGING * N_IMAGES,
             f"expected every evaluation to go through the objective, {unseen - JUDGING * N_IMAGES} images were"
@@ -245,6 +300,13 @@ class _Suite:
             " draw from `rng` and keep nothing between calls.",
         )
         expect(parameters(self.attack) == before, "expected use to leave the parameters as they were.")
+        if isinstance(self.attack, TrainedAttack):
+            states = [self._fresh(model).state for _ in range(2)]
+            expect(
+                states[0].keys() == states[1].keys()
+                and all(torch.equal(value, states[1][name]) for name, value in states[0].items()),
+                "expected two fits under the same seed to learn the same, bit by bit.",
+            )
         other = self.attacked(model, seed=4)
         random = "seeds matter" if bool((first.images != other.images).any()) else "seeds make no difference"
         return f"the same bytes under the same seed; {random}"
@@ -253,8 +315,15 @@ class _Suite:
         worst = 0.0
         for norm in self.attack.norms:
             together = self.attacked(ToyLinear(), norm=norm).images
+            planned: list[dict[str, Any]] = [{}] * N_IMAGES
+            if isinstance(self.attack, SetAttack):
+                targets = self._planned(ToyLinear(), ToyLinear()(self.images).float())
+                planned = [{"target": targets[i : i + 1]} for i in range(N_IMAGES)]
             alone = torch.cat(
-                [self.attacked(ToyLinear(), self.images[i : i + 1], norm=norm).images for i in range(N_IMAGES)]
+                [
+                    self.attacked(ToyLinear(), self.images[i : i + 1], norm=norm, **planned[i]).images
+                    for i in range(N_IMAGES)
+                ]
             )
             apart = (255 * (together - alone)).abs().round()
             share = (apart > 0).float().mean().item()
@@ -282,11 +351,15 @@ class _Suite:
         for training in (True, False):
             model = ToyNetwork().train(training)
             with untouched(model):
+                if isinstance(self.attack, TrainedAttack):
+                    self._fresh(model)
                 self.attacked(model)
         return "parameters, buffers, modes and gradients are left as they were"
 
     def global_randomness(self) -> str:
         with no_global_randomness():
+            if isinstance(self.attack, TrainedAttack):
+                self._fresh(ToyLinear())
             self.attacked(ToyLinear())
         return "not used"
 
@@ -305,3 +378,10 @@ class _Suite:
             f"{1000 * seconds / N_IMAGES:.0f} ms an image of {SIZE[0]} x {SIZE[1]}; forward and backward passes:"
             f" {int(result.queries.max())} and {int(result.gradients.max())}, announced {said[0]} and {said[1]}"
         )
+
+
+def _innermost(model: IQAModel) -> IQAModel:
+    """The model inside a recorder or another score range: what is learned of it does not depend on these."""
+    while isinstance(model, WrappedModel):
+        model = model.model
+    return model

@@ -169,11 +169,12 @@ def test_color_attacks_by_color_alone(convolutional: IQAModel) -> None:
 
 @pytest.mark.parametrize("name", ["stadv", "color"])
 def test_away_takes_the_better_direction(convolutional: IQAModel, name: str) -> None:
+    """Up to the rounding to 8 bits, before which the best image is chosen."""
     x, attack = pictures(3, 24, 24), attacks.create(name)
     budget = Budget.at("psnr", 38, steps=4)
     shift = {goal: attack(convolutional, x, goal=goal, budget=budget) for goal in ("up", "down", "away")}
     moved = {goal: (result.score_adv - result.score_clean).abs() for goal, result in shift.items()}
-    torch.testing.assert_close(moved["away"], torch.maximum(moved["up"], moved["down"]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(moved["away"], torch.maximum(moved["up"], moved["down"]), rtol=0.02, atol=0)
 
 
 @pytest.mark.parametrize("name,params", [("stadv", {"smoothness": -1}), ("color", {"hints": 0})])

@@ -14,7 +14,7 @@ import iqa_robust as ir
 from iqa_robust.attacks.base import Attack
 from iqa_robust.attacks.objectives import Objective
 from iqa_robust.attacks.set_attack import SetAttack, SetScores
-from iqa_robust.attacks.trained_attack import MakeObjective, TrainedAttack
+from iqa_robust.attacks.trained_attack import Lesson, TrainedAttack
 from iqa_robust.harness.execute import Job, run_job
 from iqa_robust.harness.store import Store
 from iqa_robust.measures import perturbation
@@ -61,17 +61,11 @@ class AddsWhatItSaw(TrainedAttack):
 
     learned = 0
 
-    def learn(
-        self,
-        make_objective: MakeObjective,
-        images: Sequence[torch.Tensor],
-        refs: Sequence[torch.Tensor] | None,
-        budget: Budget,
-        seed: int,
-    ) -> dict[str, torch.Tensor]:
+    def learn(self, lessons: Sequence[Lesson], budget: Budget, seed: int) -> dict[str, torch.Tensor]:
         type(self).learned += 1
+        images = torch.cat([lesson.x for lesson in lessons])  # all of one size
         self.seen = len(images)
-        return {"mean": torch.stack([image.mean() for image in images]).mean()}
+        return {"mean": images.mean()}
 
     def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
         return x + budget.eps * self.state["mean"].sign()

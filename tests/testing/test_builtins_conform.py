@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from any_attack import OWN, skip_without_weights
 
 from iqa_robust import attacks, datasets, defenses, models, testing
 from iqa_robust.datasets.base import Dataset
@@ -38,8 +39,19 @@ def test_defense(name: str) -> None:
     testing.check_defense(created(defenses.registry, name)).raise_if_failed()
 
 
-@pytest.mark.parametrize("name", own(attacks.registry))
+QUICK = {"noise", "fgsm", "apgd", "square", "one-pixel", "rank-flip", "score-reflection"}
+"""Attacks whose whole suite is asked every time; every attack runs in tests/attacks/test_attack_every.py."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in OWN])
 def test_attack(name: str) -> None:
+    skip_without_weights(name)
+    testing.check_attack(created(attacks.registry, name)).raise_if_failed()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in own(attacks.registry) if name not in OWN])
+def test_attack_of_another_library(name: str) -> None:
     testing.check_attack(created(attacks.registry, name)).raise_if_failed()
 
 

@@ -55,5 +55,5 @@ class AutoConjugateGradient(AutoProjectedGradientDescent):
 class RescalingAutoConjugateGradient(AutoConjugateGradient):
     """`RescalingAutoConjugateGradient`: the same with bounded conjugate directions; L2 balls only, for that reason."""
 
-    source = "Yamamura et al., CIKM 2024"
+    source = "Yamamura et al., 2024, arXiv 2408.03972"
     library_class = "RescalingAutoConjugateGradient"

@@ -80,8 +80,8 @@ class SimBA(ARTAttack):
         """Adversarial version of one image, (1, 3, H, W) to (1, 3, H, W)."""
         if budget.norm == "l0":
             return super().run(view, x, budget)
-        crop = Cropped(view)
-        square = x[crop.square]
+        crop = Cropped.square(view)
+        square = x[crop.middle]
         found = self.build(crop, square, budget).generate(square.cpu().numpy(), y=LABELS)
         return crop.pasted(torch.from_numpy(found).to(x))
 
@@ -90,11 +90,12 @@ class ZooAttack(ARTAttack):
     """`ZooAttack`: Adam on the slopes of single values, each measured with two queries.
 
     Without the library's resizing and importance sampling, which take images for squares. It is shown the nearest
-    image inside the budget: its own penalty on the length has no radius.
+    image inside the budget: its own penalty on the length has no radius. Not for L-infinity, where the few values it
+    can measure weigh no more than noise on all of them.
     """
 
     access = "black"
-    norms = ("linf", "l2", "psnr")
+    norms = ("l2", "psnr")
     view = BudgetView
     source = "Chen et al., AISec 2017, arXiv 1708.03999"
     library_class = "ZooAttack"
@@ -105,8 +106,8 @@ class ZooAttack(ARTAttack):
         Args:
             parallel: values measured per step; fewer where the queries would not make ten steps.
             probe: length of the probes, of full scale.
-            step_ratio: first step of Adam as a fraction of eps, for an L2 ball of eps over the root of the number of
-                values it will measure.
+            step_ratio: first step of Adam as a fraction of the radius over the root of the number of values it will
+                measure.
             c: weight of the objective against the squared length; large, as the budget bounds the length.
         """
         check_whole(self, "parallel", parallel, least=1)
@@ -121,11 +122,8 @@ class ZooAttack(ARTAttack):
         """Steps of as many values as the queries allow."""
         queries = budget.queries or STANDARD_QUERIES
         parallel = min(self.parallel, max(queries // 21, 1))
-        step = self.step_ratio * radius(x, budget)
-        if budget.norm != "linf":
-            step /= math.sqrt(min(queries / 2, x.numel()))
         return {
-            "learning_rate": step,
+            "learning_rate": self.step_ratio * radius(x, budget) / math.sqrt(min(queries / 2, x.numel())),
             "max_iter": max(queries // (2 * parallel + 1), 1),
             "initial_const": self.c,
             "variable_h": self.probe,
@@ -198,7 +196,7 @@ class SpatialTransformation(ARTAttack):
         max_translation: float = 3.0,
         translations: int = 5,
         max_rotation: float = 10.0,
-        rotations: int = 21,
+        rotations: int = 11,
     ) -> None:
         """The grid: largest shift in percent of the side and how many, largest angle in degrees and how many."""
         check_number(self, "max_translation", max_translation, least=0, most=100)

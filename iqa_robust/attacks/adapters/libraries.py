@@ -108,6 +108,7 @@ class ThresholdAttack(LibraryAttack):
     was after (see `views.ThresholdView`) is stretched, or shrunk, along its own direction to the size of the budget.
     """
 
+    view = ThresholdView
     note = "searches the smallest perturbation past a threshold, then scales it to the budget"
 
     def __init__(self, *, threshold: float = 0.2) -> None:

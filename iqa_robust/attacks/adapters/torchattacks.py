@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from iqa_robust.attacks.adapters.libraries import LibraryAttack, quiet_import, radius
-from iqa_robust.attacks.adapters.views import View
+from iqa_robust.attacks.adapters.views import Cropped, View
 from iqa_robust.attacks.parameters import check_flag, check_number, check_whole
 from iqa_robust.records import Budget
 
@@ -33,6 +33,11 @@ class TorchattacksAttack(LibraryAttack):
     def run(self, view: View, x: torch.Tensor, budget: Budget) -> torch.Tensor:
         """Adversarial version of one image, (1, 3, H, W) to (1, 3, H, W)."""
         return self.build(view, x, budget)(x, torch.zeros(1, dtype=torch.int64, device=x.device))
+
+    def run_on(self, crop: Cropped, x: torch.Tensor, budget: Budget) -> torch.Tensor:
+        """The same for an attack on the middle of the image."""
+        attack = self.build(crop, x, budget)
+        return crop.pasted(attack(x[crop.middle], torch.zeros(1, dtype=torch.int64, device=x.device)))
 
 
 class SignSteps(TorchattacksAttack):

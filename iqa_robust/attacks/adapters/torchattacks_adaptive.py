@@ -9,7 +9,7 @@ from torch import nn
 
 from iqa_robust.attacks.adapters.libraries import radius
 from iqa_robust.attacks.adapters.torchattacks import TorchattacksAttack
-from iqa_robust.attacks.adapters.views import FourLogitView
+from iqa_robust.attacks.adapters.views import Cropped, FourLogitView, View
 from iqa_robust.attacks.parameters import check_number, check_whole
 from iqa_robust.records import STANDARD_QUERIES, Budget
 
@@ -56,7 +56,31 @@ class APGD(TorchattacksAttack):
         return gradients + sides + (2 if sides == 2 else 0), gradients
 
 
-class AutoAttack(TorchattacksAttack):
+class TiledAttack(TorchattacksAttack):
+    """What the attacks share that run Square, whose L2 start is made of tiles.
+
+    The library lets the tiles of some heights, such as 24, stand out of the image, and fails. There the attack leaves
+    up to three rows of the image alone.
+    """
+
+    least_side = 15
+
+    def run(self, view: View, x: torch.Tensor, budget: Budget) -> torch.Tensor:
+        """Adversarial version of one image, (1, 3, H, W) to (1, 3, H, W)."""
+        height, width = x.shape[-2:]
+        while budget.norm != "linf" and not _tiled(height, width):
+            height -= 1
+        return self.run_on(Cropped(view, height, width), x, budget)
+
+
+def _tiled(height: int, width: int) -> bool:
+    """Whether the library's tiles of a fifth of the height, laid from a margin on, stay inside the image."""
+    tile = height // 5
+    margin = (height - 5 * tile) // 2
+    return all(margin + length // tile * tile <= length for length in (height, width))
+
+
+class AutoAttack(TiledAttack):
     """`AutoAttack`, standard version: APGD on two losses, FAB and Square, each on the whole budget.
 
     No class ever changes, so nothing stops early: `budget.steps` steps for each of the three climbs, then Square with
@@ -67,7 +91,6 @@ class AutoAttack(TorchattacksAttack):
     view = FourLogitView
     source = "Croce, Hein, ICML 2020, arXiv 2003.01690"
     library_class = "AutoAttack"
-    least_side = 15
 
     def arguments(self, x: torch.Tensor, budget: Budget) -> dict[str, Any]:
         """Ball; a class to go to. The seed is not used, but without it the library takes the time."""
@@ -80,7 +103,7 @@ class AutoAttack(TorchattacksAttack):
         for climb in climbs:
             climb.steps = budget.steps
         square.n_queries = max((budget.queries or STANDARD_QUERIES) - 6 * budget.steps, 1)
-        square.p_init = min(square.p_init, (min(x.shape[-2:]) - 2) ** 2 / (x.shape[-2] * x.shape[-1]))
+        square.p_init = min(square.p_init, (min(x.shape[-2:]) - 5) ** 2 / (x.shape[-2] * x.shape[-1]))
         return ensemble
 
     def cost(self, budget: Budget, goal: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import torch
 from iqa_robust.attacks import sparse
 from iqa_robust.attacks.adapters.libraries import radius
 from iqa_robust.attacks.adapters.torchattacks import TorchattacksAttack
-from iqa_robust.attacks.adapters.torchattacks_adaptive import BOX
+from iqa_robust.attacks.adapters.torchattacks_adaptive import BOX, TiledAttack
 from iqa_robust.attacks.adapters.views import Cropped, View
 from iqa_robust.attacks.parameters import check_number, check_whole
 from iqa_robust.records import STANDARD_QUERIES, Budget
@@ -53,7 +53,7 @@ class SPSA(TorchattacksAttack):
         }
 
 
-class Square(TorchattacksAttack):
+class Square(TiledAttack):
     """`Square`: random search over squares, here on the margin between the two logits."""
 
     access = "black"
@@ -61,7 +61,6 @@ class Square(TorchattacksAttack):
     norms = ("linf", "l2", "psnr")
     source = "Andriushchenko et al., ECCV 2020, arXiv 1912.00049"
     library_class = "Square"
-    least_side = 15
 
     def __init__(self, *, p_init: float = 0.8) -> None:
         """`p_init`: share of the area that the first squares cover; less where the image is not square."""
@@ -75,7 +74,7 @@ class Square(TorchattacksAttack):
             "norm": BOX[budget.norm],
             "eps": radius(x, budget),
             "n_queries": max((budget.queries or STANDARD_QUERIES) - 3, 1),
-            "p_init": min(self.p_init, (min(height, width) - 2) ** 2 / (height * width)),
+            "p_init": min(self.p_init, (min(height, width) - 5) ** 2 / (height * width)),
         }
 
 
@@ -133,6 +132,4 @@ class Pixle(TorchattacksAttack):
 
     def run(self, view: View, x: torch.Tensor, budget: Budget) -> torch.Tensor:
         """Adversarial version of one image, (1, 3, H, W) to (1, 3, H, W)."""
-        crop = Cropped(view)
-        attack = self.build(crop, x, budget)
-        return crop.pasted(attack(x[crop.square], torch.zeros(1, dtype=torch.int64, device=x.device)))
+        return self.run_on(Cropped.square(view), x, budget)

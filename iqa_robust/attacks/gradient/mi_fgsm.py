@@ -16,9 +16,7 @@ class MIFGSM(IFGSM):
     others; `normalize=False` is that form, with `step_ratio=0.1` for its step of 1/255 within 10/255.
     """
 
-    source = (
-        "Dong et al., CVPR 2018, arXiv:1710.06081; on IQA: Antsiferova et al., AAAI 2024, arXiv:2310.06958"
-    )
+    source = "Dong et al., CVPR 2018, arXiv:1710.06081; on IQA: Antsiferova et al., AAAI 2024, arXiv:2310.06958"
     form = "corrected"
 
     def __init__(self, *, step_ratio: float = 0.25, decay: float = 1.0, normalize: bool = True) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from iqa_robust.attacks.base import Attack
-from iqa_robust.attacks.norms import dual_length, project, steepest
+from iqa_robust.attacks.norms import dual_length, steepest
 from iqa_robust.attacks.objectives import Objective, best_of
 from iqa_robust.attacks.parameters import check_number
-from iqa_robust.attacks.sparse import changed
+from iqa_robust.attacks.sparse import changed, pixels_allowed
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
 
@@ -20,19 +20,20 @@ MOMENTUM = 0.75
 class FewPixels(Attack):
     """Finds the pixels first, then their colors.
 
-    For the first `search` of the steps the image climbs the gradient with momentum, and after every step only as many
-    pixels as the budget allows keep their change: those whose change, within [0, 1], is the largest. So a pixel needs
-    both a steep slope and room to move. The remaining steps start at the best point of these and move the values of
-    its pixels only. Steps shrink linearly towards zero in both parts.
+    The first gradient proposes the optimum of a linear model: the pixels whose rise would be the largest if every
+    value went to the end of [0, 1] that the gradient points to. For the first `search` of the steps the image climbs the gradient with momentum, and after every step only as many
+    pixels as the budget allows keep their change: those with the largest sum of |change| times |accumulated gradient|,
+    so that a pixel needs both a slope and, within [0, 1], room. (PGD0 keeps the largest changes, and misses the best
+    pixels even of a linear model.) The remaining steps start at the best point of these and move the values of its
+    pixels only. Steps shrink linearly towards zero in both parts.
 
-    Adapted: PGD0 projects in the same way, but takes steps of constant length without momentum from a random start,
-    and restarts, to make a classifier err.
+    Adapted: PGD0 takes steps of constant length without momentum from random starts, to make a classifier err.
     """
 
     norms = ("l0",)
     source = "after Croce and Hein, Sparse and imperceivable adversarial attacks, ICCV 2019"
     form = "adapted"
-    note = "adapted: PGD0 with shrinking steps, momentum and a last part on fixed pixels"
+    note = "adapted: PGD0 with momentum, shrinking steps and another choice of the pixels"
 
     def __init__(self, *, search: float = 0.7) -> None:
         """`search`: share of the steps that choose pixels, in (0, 1]; the others refine their values.
@@ -50,13 +51,19 @@ class FewPixels(Attack):
     def _climb(self, objective: Objective, x: torch.Tensor, budget: Budget) -> torch.Tensor:
         best, highest = x, torch.full_like(objective.score_clean, -torch.inf)
         z, velocity = x, torch.zeros_like(x)
+        allowed = pixels_allowed(x, budget.eps)
         searching = max(1, round(self.search * budget.steps))
         for step in range(searching):
             value, slope = objective.gradient(z)
             best, highest = _better(z, value, best, highest)
+            if step == 0:
+                jump = torch.where(slope > 0, 1 - x, -x)
+                jump = x + jump * _most_important(jump, torch.nan_to_num(slope), allowed)
+                best, highest = _better(jump, objective(jump), best, highest)
             velocity = _accumulated(velocity, slope)
             length = STEP_RATIO * (1 - step / budget.steps)
-            z = project(z + length * steepest(velocity, "l0"), x, "l0", budget.eps)
+            z = (z + length * steepest(velocity, "l0")).clamp(0, 1)
+            z = torch.where(_most_important(z - x, velocity, allowed), z, x)
         if searching == budget.steps:
             return z
         best, highest = _better(z, objective(z), best, highest)
@@ -70,10 +77,17 @@ class FewPixels(Attack):
         return z
 
     def cost(self, budget: Budget, goal: str) -> tuple[int, int]:
-        """A gradient a step and direction, one query between the parts; two ends are compared."""
+        """A gradient a step and direction, a query for the jump and one between the parts; two ends are compared."""
         runs = 2 if goal == "away" else 1
         between = max(1, round(self.search * budget.steps)) < budget.steps
-        return runs * (budget.steps + between) + (2 if runs == 2 else 0), runs * budget.steps
+        return runs * (budget.steps + 1 + between) + (2 if runs == 2 else 0), runs * budget.steps
+
+
+def _most_important(change: torch.Tensor, velocity: torch.Tensor, number: int) -> torch.Tensor:
+    """(N, 1, H, W) bool: the `number` pixels whose change counts most to first order (ties: the first ones)."""
+    importance = (change * velocity).abs().sum(dim=1).flatten(1)
+    first = importance.argsort(dim=1, descending=True, stable=True)[:, :number]
+    return torch.zeros_like(importance, dtype=torch.bool).scatter(1, first, True).view_as(change[:, :1])
 
 
 def _accumulated(velocity: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:

@@ -14,8 +14,8 @@ from iqa_robust.attacks.perceptual.units import score_span
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
 
-STEP_RATIO = 2.0
-"""The first step as a fraction of the way to the edge of the budget; the steps shrink linearly towards zero."""
+PATH = 2.0
+"""Length of all steps together, over the way to the edge of the budget; the steps are equally long."""
 
 
 class SSAH(Attack):
@@ -53,7 +53,7 @@ class SSAH(Attack):
     def _climb(self, objective: Objective, x: torch.Tensor, budget: Budget, span: float) -> torch.Tensor:
         low, z, adam = low_band(x), x, Adam()
         radius: torch.Tensor | None = None
-        for step in range(budget.steps):
+        for _ in range(budget.steps):
             _, slope = objective.gradient(z)
             leaf = z.detach().requires_grad_(True)
             kept = F.smooth_l1_loss(low_band(leaf), low, reduction="sum")
@@ -63,8 +63,8 @@ class SSAH(Attack):
                 direction = steepest(direction, budget.norm)
             if radius is None:
                 radius = reach(x, direction, budget.norm, budget.eps)
-            length = STEP_RATIO * radius * (1 - step / budget.steps)
-            z = project(z + length.view(-1, 1, 1, 1) * direction, x, budget.norm, budget.eps)
+            length = (PATH / budget.steps * radius).view(-1, 1, 1, 1)
+            z = project(z + length * direction, x, budget.norm, budget.eps)
         return z
 
     def cost(self, budget: Budget, goal: str) -> tuple[int, int]:

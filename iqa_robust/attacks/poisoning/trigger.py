@@ -33,6 +33,7 @@ class Trigger(Attack):
     """
 
     access = "black"
+    aims = False
     norms = ("psnr", "linf", "l2", "ssim")
     goals = ("away",)
     aims: ClassVar[bool] = False

@@ -37,7 +37,7 @@ class UNet(nn.Module):
         self.depth = depth
 
     def draw(self, rng: ImageRNG) -> UNet:
-        """The weights torch would start from, drawn from `rng`, which holds one generator: uniform, 1 / sqrt(fan in)."""
+        """Weights as torch would draw them, uniform within 1 / sqrt(fan in), from the one generator of `rng`."""
         for layer in [*self.down, *self.up]:
             bound = 1 / math.sqrt(layer.weight[0].numel())
             for weight in (layer.weight, layer.bias):
