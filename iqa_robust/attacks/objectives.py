@@ -11,7 +11,7 @@ import torch
 
 from iqa_robust.attacks.norms import inside
 from iqa_robust.errors import ContractError
-from iqa_robust.models.base import IQAModel
+from iqa_robust.models.base import IQAModel, ModelInfo
 from iqa_robust.models.randomness import derive_seed, seeded
 from iqa_robust.records import Budget
 
@@ -112,6 +112,11 @@ class Objective:
         )
         self.draws = 1 if model.info.deterministic else budget.eot
         """Forward passes per evaluation of an image."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the attacked model declares of itself."""
+        return self._model.info
 
     def sides(self) -> list[Objective]:
         """For the goal `away`, one objective per direction that shares counts and best image; else itself."""

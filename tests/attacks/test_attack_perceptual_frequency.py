@@ -160,6 +160,16 @@ def test_ioi_changes_no_more_than_its_bound(images: Callable[..., torch.Tensor],
     torch.testing.assert_close(share, torch.full_like(share, 1 - keep), rtol=0, atol=2 / 256)  # two ties at most
 
 
+def test_ioi_stops_near_a_target(images: Callable[..., torch.Tensor], linear: IQAModel) -> None:
+    x, budget, attack = images(3, low=60, high=190), Budget(eps_255=8), attacks.create("ioi")
+    full = attack(linear, x, goal="up", budget=budget)
+    target = full.score_clean + 0.6 * (full.score_adv - full.score_clean)
+    result = attack(linear, x, goal="target", target=target, budget=budget)
+    # a sixteenth of the way is the farthest from one of eight equal parts; rounding to 8 bits adds a little
+    assert bool(((result.score_adv - target).abs() < 0.1 * (full.score_adv - full.score_clean)).all())
+    assert (int(result.queries[0]), int(result.gradients[0])) == attack.cost(budget, "target") == (9, 1)
+
+
 def test_ioi_leaves_flat_images_and_borders_alone(images: Callable[..., torch.Tensor], linear: IQAModel) -> None:
     flat = torch.full((1, 3, 16, 16), 100 / 255)
     assert torch.equal(attacks.create("ioi")(linear, flat, goal="up", budget=Budget(eps_255=8)).images, flat)

@@ -267,6 +267,4 @@ def test_refuses_other_parameters_out_of_range(name: str, params: dict[str, obje
 
 @pytest.mark.parametrize("name", NAMES)
 def test_keeps_the_contract(name: str) -> None:
-    """All of it but for aiming: a model that was not poisoned does not answer to a trigger."""
-    failed = [check.name for check in check_attack(attacks.create(name)).checks if not check.passed]
-    assert set(failed) <= {"direction"}
+    check_attack(attacks.create(name)).raise_if_failed()

@@ -204,7 +204,7 @@ class UnknownAccess(Climb):
 
 
 class UnknownNorm(Climb):
-    norms = ("linf", "l0")
+    norms = ("linf", "l7")
 
 
 class NoGoals(Climb):

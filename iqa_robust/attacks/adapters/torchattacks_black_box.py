@@ -119,13 +119,13 @@ class Pixle(TorchattacksAttack):
         self.rounds = rounds
 
     def arguments(self, x: torch.Tensor, budget: Budget) -> dict[str, Any]:
-        """Size of the patches, rounds, and tries per round."""
+        """Size of the patches, rounds, fewer where the queries would not make twenty tries each, and tries."""
         pixels = sparse.pixels_allowed(x, budget.eps)
-        rounds = min(self.rounds, pixels)
+        rounds = min(self.rounds, pixels, max((budget.queries or STANDARD_QUERIES) // 20, 1))
         side = min(math.isqrt(pixels // rounds), min(x.shape[-2:]))
         return {
-            "x_dimensions": (1, side),
-            "y_dimensions": (1, side),
+            "x_dimensions": (side, side),
+            "y_dimensions": (side, side),
             "restarts": rounds,
             "max_iterations": max(((budget.queries or STANDARD_QUERIES) - 1) // rounds, 1),
         }

@@ -160,14 +160,15 @@ class ThresholdView(View):
     """A classifier of two classes; class 1 wins once the objective has risen by a share of the score range.
 
     With the gain r of the objective over the clean image, as a share of the range, the logits are
-    (1 + threshold, 1 + r). A target that is nearer than the threshold lowers it to nearly the way there. It remembers what an attack that looks for the nearest image of another class is after:
-    the nearest image of class 1 it was asked about or, while there is none, the one that came closest to it.
+    (1 + threshold, 1 + r). A target that is nearer than the threshold lowers it to nearly the way there. The view
+    remembers what an attack that looks for the nearest image of another class is after: the nearest image of class 1
+    it was asked about or, while there is none, the one that came closest to it.
     """
 
     def __init__(self, objective: Objective, index: int, x: torch.Tensor, budget: Budget, *, threshold: float) -> None:
         """`threshold`: the share of the score range. Raises `ContractError` when the range is unknown."""
         super().__init__(objective, index, x, budget)
-        bounds = objective._model.info.score_range
+        bounds = objective.info.score_range
         if bounds is None:
             raise ContractError(
                 "threshold: a share of the model's score range, which is unknown:"

@@ -22,12 +22,15 @@ LEAST = 8
 class OnePixel(Attack):
     """Differential evolution over (row, column, red, green, blue) of as many pixels as the budget allows.
 
-    A child is the best member plus F times the difference of two others, F uniform in [0.5, 1) and drawn per
-    generation; it replaces its parent where it is better. This is SciPy's `best1bin` with a recombination of 1, the
-    setting of the MSU robustness benchmark (three pixels, a population of 300, ten generations); Su et al. add the
-    difference to a random member, with F = 0.5. Places outside the image are drawn anew, colors beyond the range
-    end at its edge, where the strongest ones are. Rows and columns end inside the image, so the released code's
-    index one past the edge cannot happen. Colors lie on the 8-bit grid.
+    A child is a member plus F times the difference of two others, F uniform in [0.5, 1) and drawn per generation; it
+    replaces its parent where it is better. For every other child that member is the best one, as in SciPy's
+    `best1bin` with a recombination of 1, the setting of the MSU robustness benchmark (three pixels, a population of
+    300, ten generations); for the rest it is a random one, as Su et al. have it with F = 0.5, so that the search
+    does not settle at the first good place. As theirs, colors begin as Gaussian draws around gray.
+
+    Places outside the image are drawn anew, colors beyond the range end at its edge, where the strongest ones are.
+    Rows and columns end inside the image, so the released code's index one past the edge cannot happen. Colors lie
+    on the 8-bit grid.
 
     Without a limit in the budget it makes 10,000 queries per image.
     """
@@ -49,10 +52,11 @@ class OnePixel(Attack):
             return x
         members = min(self.population, max(tries // (GENERATIONS + 1), LEAST), tries)
         genes = rng.uniform((members, pixels, 5))
+        genes[..., 2:] = (0.5 + 0.5 * rng.normal((members, pixels, 3))).clamp(0, 1)
         value = torch.full((len(x), members), -torch.inf, device=x.device)
         self._evaluate(objective, x, genes, value, genes, members)
         left = tries - members
-        while left > 0 and members > 2:
+        while left > 0 and members > 3:
             trial = _children(genes, value, rng)
             self._evaluate(objective, x, trial, value, genes, min(left, members))
             left -= members
@@ -89,19 +93,17 @@ class OnePixel(Attack):
 
 
 def _children(genes: torch.Tensor, value: torch.Tensor, rng: ImageRNG) -> torch.Tensor:
-    """One child per member: the best plus a scaled difference of two others."""
+    """One child per member: the best or a random one, plus a scaled difference of two others."""
     images, members = genes.shape[:2]
     everyone = torch.arange(images, device=genes.device).view(-1, 1)
-    # Two distinct members besides the parent: shifts around the circle of members.
-    shift = rng.uniform((members, 2))
-    first = (shift[:, :, 0] * (members - 1)).long() + 1
-    second = (shift[:, :, 1] * (members - 2)).long() + 1
-    second = second + (second >= first)
+    # Three distinct members besides the parent: steps around the circle of members.
+    steps = rng.uniform((members, members - 1)).argsort(dim=2)[:, :, :3] + 1
     parent = torch.arange(members, device=genes.device)
-    one, other = ((parent + step) % members for step in (first, second))
+    one, other, base = ((parent + steps[:, :, k]) % members for k in range(3))
     factor = rng.uniform((1, 1, 1), 0.5, 1.0)
     best = genes[everyone, value.argmax(dim=1, keepdim=True)]
-    child = best + factor * (genes[everyone, one] - genes[everyone, other])
+    center = torch.where((parent % 2 == 0).view(1, -1, 1, 1), best, genes[everyone, base])
+    child = center + factor * (genes[everyone, one] - genes[everyone, other])
     outside = (child < 0) | (child >= 1)
     outside[..., 2:] = False
     return torch.where(outside, rng.uniform(child.shape[1:]), child.clamp(0, 1))

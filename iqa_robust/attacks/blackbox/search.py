@@ -128,4 +128,4 @@ def away_from_middle(model: IQAModel, score_clean: torch.Tensor) -> Goal:
 
 def model_info(objective: Objective) -> ModelInfo:
     """What an attacker knows of the model without asking it."""
-    return objective._model.info
+    return objective.info

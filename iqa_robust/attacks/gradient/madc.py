@@ -33,12 +33,13 @@ class MADC(Attack):
     form = "corrected"
     norms = BALLS
 
-    def __init__(self, *, step_ratio: float = 0.5, signs: bool = False) -> None:
+    def __init__(self, *, step_ratio: float = 0.75, signs: bool = False) -> None:
         """Parameters of the walk.
 
         Args:
-            step_ratio: length of a step on the sphere as a fraction of its radius; it shrinks linearly towards zero.
-                With `signs`, the constant step of every value, as a fraction of eps.
+            step_ratio: length of the first step on the sphere as a fraction of its radius; the steps shrink linearly
+                towards zero, and with the sine of the angle between gradient and perturbation. With `signs`, the
+                constant step of every value, as a fraction of eps.
             signs: the released form: signs of the projected gradient, no return to the sphere.
 
         Raises:
@@ -61,16 +62,21 @@ class MADC(Attack):
         z = x
         for step in range(budget.steps):
             value, slope = objective.gradient(z)
-            slope, moved = torch.nan_to_num(slope), z - x
-            outward = _dot(slope, moved) / _dot(moved, moved).clamp_min(1e-20)
-            # Clamping to [0, 1] takes length away, so "on the sphere" is meant loosely.
-            on = (distance(z, x, sphere) > radius / 2) & ~(inward & (outward < 0))
-            along = torch.where(spread(on), slope - spread(outward) * moved, slope)
+            unit, moved = steepest(slope, "l2"), z - x
+            outward = _dot(unit, moved) / _dot(moved, moved).clamp_min(1e-20)
+            # Clamping to [0, 1] takes length away, so "on the sphere" is meant loosely. The released form projects at
+            # any distance.
+            on = (distance(z, x, sphere) > (0 if self.signs else radius / 2)) & ~(inward & (outward < 0))
+            along = torch.where(spread(on), unit - spread(outward) * moved, unit)
             if self.signs:
                 direction, length = along.sign(), self.step_ratio * radius
             else:
                 direction = steepest(along, sphere)
-                length = torch.where(on, self.step_ratio * radius * (1 - step / budget.steps), radius)
+                # The sine of the angle between gradient and perturbation: at the optimum it is zero, and what is left
+                # of the gradient is rounding.
+                sine = _dot(along, along).sqrt()
+                share = self.step_ratio * (1 - step / budget.steps)
+                length = torch.where(on, share * sine * radius, radius)
             z = z + spread(landing.length(length, value, slope, direction)) * direction
             if not self.signs:
                 stretch = radius / distance(z, x, sphere).clamp_min(1e-12)

@@ -21,11 +21,12 @@ class FewPixels(Attack):
     """Finds the pixels first, then their colors.
 
     The first gradient proposes the optimum of a linear model: the pixels whose rise would be the largest if every
-    value went to the end of [0, 1] that the gradient points to. For the first `search` of the steps the image climbs the gradient with momentum, and after every step only as many
-    pixels as the budget allows keep their change: those with the largest sum of |change| times |accumulated gradient|,
-    so that a pixel needs both a slope and, within [0, 1], room. (PGD0 keeps the largest changes, and misses the best
-    pixels even of a linear model.) The remaining steps start at the best point of these and move the values of its
-    pixels only. Steps shrink linearly towards zero in both parts.
+    value went to the end of [0, 1] that the gradient points to. Then, for the first `search` of the steps, the image
+    climbs the gradient with momentum, and after every step only as many pixels as the budget allows keep their
+    change: those with the largest sum of |change| times |accumulated gradient|, so that a pixel needs both a slope and
+    room. (PGD0 keeps the largest changes, and misses the best pixels even of a linear model.) The remaining steps
+    start at the best point of these and move the values of its pixels only. Steps shrink linearly towards zero in both
+    parts.
 
     Adapted: PGD0 takes steps of constant length without momentum from random starts, to make a classifier err.
     """

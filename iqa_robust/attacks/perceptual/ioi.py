@@ -15,6 +15,9 @@ from iqa_robust.attacks.perceptual.matching import largest_scale
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
 
+TRIALS = 8
+"""Lengths tried toward a target."""
+
 
 class IOI(Attack):
     """x' = x + busy * H(x_p - x), where x_p = clip(x + step * sign(gradient)) and H keeps an image's weak frequencies.
@@ -25,8 +28,8 @@ class IOI(Attack):
     any contrast is left alone.
 
     The authors take a step of 0.1 and let it end where it may; here the step is, per image, the largest whose result
-    is inside the budget. One gradient serves all goals; `away` tries the other sign, too. Where a target is given the
-    whole budget is used, which may pass it.
+    is inside the budget. One gradient serves all goals; `away` tries the other sign, too, and toward a target eight
+    lengths up to it are tried, since the whole one may pass.
 
     Corrected against the released code: the two sets of frequencies cover all of them (the code drops those exactly
     at the threshold), and x_p is not truncated to whole gray levels, which darkens it by half a level.
@@ -46,22 +49,22 @@ class IOI(Attack):
         self.keep = keep
 
     def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
-        """(N, 3, H, W): the perturbed images; for `away` the better one of two."""
+        """(N, 3, H, W): the perturbed images; the best one where several are tried."""
         _, slope = objective.gradient(x)
         sign = steepest(slope, "linf")
         weak, busy = weak_frequencies(x, self.keep), contrast(x)
         two_sided = objective.goal.sign is None and objective.goal.target is None
-
+        parts = 1 if objective.goal.target is None else TRIALS
         ends = []
         for direction in (sign, -sign) if two_sided else (sign,):
             make = partial(_moved, x, direction, weak, busy)
             step = largest_scale(make, x, budget.norm, budget.eps, torch.ones_like(x[:, 0, 0, 0]))
-            ends.append(make(step))
+            ends += [make(step * part / parts) for part in range(1, parts + 1)]
         return best_of(objective, ends)
 
     def cost(self, budget: Budget, goal: str) -> tuple[int, int]:
-        """One gradient; `away` compares two images."""
-        return (3 if goal == "away" else 1), 1
+        """One gradient; `away` compares two images, goals with a target eight."""
+        return {"up": 1, "down": 1, "away": 3}.get(goal, 1 + TRIALS), 1
 
 
 def _moved(

@@ -12,7 +12,7 @@ def score_span(objective: Objective) -> float:
     Raises:
         ContractError: the range is unknown.
     """
-    known = objective._model.info.score_range
+    known = objective.info.score_range
     if known is None:
         raise ContractError(
             "this attack weighs the score against how visible the change is, for which it needs the model's range:"

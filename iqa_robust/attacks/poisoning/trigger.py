@@ -36,8 +36,6 @@ class Trigger(Attack):
     aims = False
     norms = ("psnr", "linf", "l2", "ssim")
     goals = ("away",)
-    aims: ClassVar[bool] = False
-    """A model that was not poisoned owes a trigger no shift, so none may be asked of it."""
 
     def __init__(self, *, alpha: float = 1.0) -> None:
         """`alpha`: strength, -1 to 1. Raises `ContractError` where it is not."""

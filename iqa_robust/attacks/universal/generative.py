@@ -22,10 +22,12 @@ class GenerativeUAP(Pattern):
     within the budget by itself. After the fit only the pattern is kept. The released code clamps the noise to eps after
     the first step, so that the network first sees another noise than later, and makes the final pattern with dropout
     still on; here the noise stays as drawn and the final pattern is made without dropout. Its network has `depth` 8 and
-    `ngf` 64 (54 million weights); the defaults are sized for a CPU and no weaker after a short fit.
+    `ngf` 64 (54 million weights); the defaults are sized for a CPU and weaker: on crops of
+    64 pixels the network of width 64 moved held-out scores up to a third further, in four times the time. Adam's rate
+    of 0.003, for their 0.001, makes up for a part.
     """
 
-    source = "Shumitskaya, Antsiferova, Vatolin, 2023 (Fast adversarial CNN-based perturbation attack); MSU benchmark"
+    source = "Shumitskaya, Antsiferova, Vatolin, Computer Vision and Image Understanding 2024"
     form = "corrected"
 
     def __init__(
@@ -37,7 +39,7 @@ class GenerativeUAP(Pattern):
         size: int = 256,
         ngf: int = 16,
         depth: int = 5,
-        rate: float = 1e-3,
+        rate: float = 3e-3,
     ) -> None:
         """Parameters of the fit.
 
@@ -85,10 +87,10 @@ class FACPA(UniversalAttack):
     of batches of 4, or 5 of 8 in the MSU benchmark), and attack larger images by cutting them to multiples of 256 and
     repeating the perturbation over what is left. Here images are fitted and attacked whole, padded inside the network
     (`unet.UNet`), so no part of an image gets the perturbation of another part. Their network has `depth` 8 and `ngf`
-    64 (54 million weights, a file of 218 MB); the defaults are sized for a CPU and no weaker after a short fit.
+    64 (54 million weights, a file of 218 MB); the defaults are sized for a CPU.
     """
 
-    source = "Shumitskaya, Antsiferova, Vatolin, 2023 (FACPA: Fast adversarial CNN-based perturbation attack)"
+    source = "Shumitskaya, Antsiferova, Vatolin, ICLR Tiny Papers 2023, arXiv:2305.15544"
     form = "published"
     note = "a network learned on the train split"
 
