@@ -106,7 +106,9 @@ def test_every_key_of_a_track_is_explained() -> None:
 def test_every_own_attack_is_on_the_page_as_it_declares_itself() -> None:
     from iqa_robust import attacks
 
-    rows = re.findall(r"^\| `([\w-]+)` \| (.+) \| (\w+) \| (\w+) \| ([\w, ]+) \| [^|]+ \|$", _attack_page(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| (.+) \| (\w+) \| (\w+) \| ([\w, ]+) \| [^|]+ \|$", _attack_page(), re.MULTILINE
+    )
     found = {name: (source, form, access, norms) for name, source, form, access, norms in rows}
     assert set(found) == {name for name in attacks.names() if "/" not in name}
     for name, declared in found.items():

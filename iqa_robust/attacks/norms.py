@@ -65,7 +65,7 @@ def _moved(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 def _unit(x: torch.Tensor, norm: str) -> float:
     """The L2 length of a perturbation of size 1: the root mean square counts per value."""
-    return math.sqrt(x[0].numel()) if norm in ("psnr", "ssim") else 1.0
+    return math.sqrt(x.shape[1:].numel()) if norm in ("psnr", "ssim") else 1.0
 
 
 def inside(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Tensor:

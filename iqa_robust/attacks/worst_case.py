@@ -41,8 +41,8 @@ class WorstCase(Attack):
     get the others.
 
     With s = `budget.steps`, an image takes 6 s gradients per direction (the goal `away` has two) and about 1,000
-    queries more. The surrogate's gradients are not counted: it is not the model that is judged. Images too small for the
-    surrogate do without that start.
+    queries more. The surrogate's gradients are not counted: it is not the model that is judged. Images too small for
+    the surrogate do without that start.
     """
 
     source = "after Croce, Hein, ICML 2020, arXiv:2003.01690"
@@ -51,9 +51,13 @@ class WorstCase(Attack):
 
     def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
         """(N, 3, H, W): per image the best end of a member, on the 8-bit grid."""
-        drawn = APGD(random_start=True).perturb
-        members: list[tuple[str, Member]] = [("", PGD().perturb), ("surrogate", _from_surrogate), ("", APGD().perturb)]
-        members += [(f"restart {i}", drawn) for i in range(RESTARTS)]
+        members: list[tuple[str, Member]] = [
+            ("", PGD().perturb),
+            ("surrogate", _from_surrogate),
+            ("", APGD(random_start=False).perturb),
+            ("", APGD().perturb),
+        ]
+        members += [(f"restart {i}", APGD().perturb) for i in range(1, RESTARTS)]
         members.append(("", _square))
         best = x.clone()
         value = torch.full_like(objective.score_clean, -torch.inf)

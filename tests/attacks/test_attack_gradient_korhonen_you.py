@@ -17,7 +17,6 @@ from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel
 from iqa_robust.models.randomness import ImageRNG, content_seeds
 from iqa_robust.records import Budget
-from iqa_robust.testing import check_attack
 from iqa_robust.testing.pictures import pictures
 
 
@@ -32,11 +31,6 @@ def _map(image: NDArray[np.float64]) -> NDArray[np.float64]:
     disk = np.ones((5, 5), dtype=bool)
     disk[[0, 0, -1, -1], [0, -1, 0, -1]] = False
     return grey_dilation(inner, footprint=disk, mode="constant", cval=0)
-
-
-def test_the_conformance_suite() -> None:
-    report = check_attack(attacks.create("korhonen-you"))
-    assert report.passed, report
 
 
 def test_the_map_is_the_authors() -> None:

@@ -19,10 +19,8 @@ from iqa_robust import attacks
 from iqa_robust.attacks.gradient import niqe as module
 from iqa_robust.attacks.gradient.niqe import asymmetric_gaussian, block_features, describe, fit, luma, niqe, normalize
 from iqa_robust.datasets.photo_sources import SOURCES, read_crop
-from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel
 from iqa_robust.records import Budget
-from iqa_robust.testing import check_attack
 
 NOT_NATURAL = ("hubble", "retina", "tissue")
 """Photographs of things that eyes do not see: galaxies, a fundus, a stained section."""
@@ -190,10 +188,3 @@ def test_with_a_large_constant_it_is_mi_fgsm(images: Callable[..., torch.Tensor]
     one = attacks.create("ami-fgsm", strength=1e6)(convolutional, x, goal="down", budget=budget)
     other = attacks.create("mi-fgsm")(convolutional, x, goal="down", budget=budget)
     assert torch.equal(one.images, other.images)
-
-
-def test_ami_fgsm_conforms() -> None:
-    report = check_attack(attacks.create("ami-fgsm"))
-    assert report.passed, report
-    with pytest.raises(ContractError, match="strength"):
-        attacks.create("ami-fgsm", strength=0)

@@ -19,7 +19,6 @@ from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel, ModelInfo
 from iqa_robust.models.randomness import ImageRNG, content_seeds
 from iqa_robust.records import Budget
-from iqa_robust.testing import check_attack
 
 SIGN_ATTACKS = ["i-fgsm", "mi-fgsm", "ni-fgsm", "apgd", "madc"]
 """Those that follow the gradient of the image itself."""
@@ -40,12 +39,6 @@ def run(attack: Attack, model: IQAModel, x: torch.Tensor, budget: Budget) -> tor
     return attack.perturb(objective, x, budget, ImageRNG(content_seeds(x, 0))).detach()
 
 
-@pytest.mark.parametrize("name", ["i-fgsm", "mi-fgsm", "ni-fgsm", "di-fgsm", "ti-fgsm"])
-def test_the_conformance_suite(name: str) -> None:
-    report = check_attack(attacks.create(name))
-    assert report.passed, report
-
-
 @pytest.mark.parametrize("name", SIGN_ATTACKS)
 @pytest.mark.parametrize("low,high", [(20, 235), (0, 255)], ids=["inner", "clamped"])
 @pytest.mark.parametrize("goal", ["up", "down", "away"])
@@ -64,12 +57,9 @@ def test_the_worst_case_of_a_linear_model_is_a_corner(
     result = attacks.create(name)(linear, x, goal=goal, budget=Budget(eps_255=4, steps=steps))
     ends = [(torch.round(x * 255) + 4 * sign * weights.sign()).clamp(0, 255) / 255 for sign in (1, -1)]
     shifts = torch.stack([linear(end).detach() - result.score_clean for end in ends])
-    if goal == "away":
-        best = shifts.abs().amax(dim=0)
-    else:
-        best = shifts[0] if goal == "up" else -shifts[1]
+    best = {"up": shifts[0], "down": -shifts[1], "away": shifts.abs().amax(dim=0)}[goal]
     reached = result.score_adv - result.score_clean
-    reached = reached.abs() if goal == "away" else reached if goal == "up" else -reached
+    reached = {"up": reached, "down": -reached, "away": reached.abs()}[goal]
     if name == "madc":  # its RMSE is eps, so the last values arrive slowly
         assert bool((reached >= 0.99 * best).all())
     else:

@@ -36,9 +36,7 @@ def _reached(name: str, model: IQAModel, x: torch.Tensor, goal: str, budget: Bud
         ("apgd", "art/apgd"),
     ],
 )
-def test_linf(
-    images: Callable[..., torch.Tensor], convolutional: IQAModel, ours: str, theirs: str, goal: str
-) -> None:
+def test_linf(images: Callable[..., torch.Tensor], convolutional: IQAModel, ours: str, theirs: str, goal: str) -> None:
     x, budget = images(12), Budget(eps_255=8, steps=20 if ours == "apgd" else 10)
     assert _reached(ours, convolutional, x, goal, budget) >= 0.98 * _reached(theirs, convolutional, x, goal, budget)
 

@@ -131,12 +131,12 @@ def test_the_final_images_are_checked(
         (
             "torchattacks/pgd",
             {"step_ratio": -1},
-            "TorchattacksPGD: expected step_ratio to be a finite number > 0, got -1.",
+            "PGD: expected step_ratio to be a finite number > 0, got -1.",
         ),
         (
             "torchattacks/pgd",
             {"random_start": "no"},
-            "TorchattacksPGD: expected random_start to be true or false, got 'no'.",
+            "PGD: expected random_start to be true or false, got 'no'.",
         ),
     ],
 )

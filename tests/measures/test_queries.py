@@ -18,7 +18,7 @@ CURVE = st.lists(st.tuples(st.integers(1, 30), st.floats(-10, 10)), max_size=6)
 def test_against_a_walk_through_the_queries(curves: list[tuple[float, list[tuple[int, float]]]]) -> None:
     at = np.arange(32)
     expected = np.zeros(32)
-    ordered = [sorted({q: s for q, s in curve}.items()) for _, curve in curves]
+    ordered = [sorted(dict(curve).items()) for _, curve in curves]
     for (clean, _), curve in zip(curves, ordered, strict=True):
         for q in at:
             score = clean

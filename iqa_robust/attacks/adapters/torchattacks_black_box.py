@@ -119,9 +119,9 @@ class Pixle(TorchattacksAttack):
         self.rounds = rounds
 
     def arguments(self, x: torch.Tensor, budget: Budget) -> dict[str, Any]:
-        """Size of the patches, rounds, fewer where the queries would not make twenty tries each, and tries."""
+        """Size of the patches, rounds, fewer where the queries would not make sixty tries each, and tries."""
         pixels = sparse.pixels_allowed(x, budget.eps)
-        rounds = min(self.rounds, pixels, max((budget.queries or STANDARD_QUERIES) // 20, 1))
+        rounds = min(self.rounds, pixels, max((budget.queries or STANDARD_QUERIES) // 60, 1))
         side = min(math.isqrt(pixels // rounds), min(x.shape[-2:]))
         return {
             "x_dimensions": (side, side),

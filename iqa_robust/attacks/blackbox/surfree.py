@@ -57,15 +57,15 @@ class SurFree:
         """The image closest to the source, (3, H, W), starting at one above the threshold."""
         self.value = value
         best = yield from self._straight(found)
-        first = best - self.source
-        directions = [_unit(first)]
+        directions: list[torch.Tensor] = []
         widest = WIDEST
         for _ in range(self.steps):
             for _ in range(PATIENCE):
                 if self._left < 1:
                     return best
-                direction = self._direction(directions)
-                directions = [directions[0], *directions[1:][1 - DIRECTIONS :], direction]
+                # Last of all orthogonal to the way itself: that is what makes every turn come closer to the source.
+                direction = self._direction([*directions, _unit(best - self.source)])
+                directions = [*directions[1 - DIRECTIONS :], direction]
                 moved, widest = yield from self._turn(best, direction, widest)
                 if moved is not None:
                     best = moved
@@ -113,6 +113,8 @@ class SurFree:
             return self.limit(self.source + math.cos(angle) * turned)
 
         for sign in (1.0, -1.0):
+            if self._left < 1:
+                return None, widest
             candidate = at(sign * widest)
             if (yield from self._holds(candidate)):
                 break

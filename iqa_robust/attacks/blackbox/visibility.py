@@ -62,7 +62,7 @@ def _spectral_residual(gray: np.ndarray) -> np.ndarray:
     shape = [max(round(64 * side / gray.shape[1]), 1) for side in gray.shape]
     small = _resized(gray, shape)
     spectrum = np.fft.fft2(small)
-    amplitude = np.log(np.abs(spectrum) + 1e-9)
+    amplitude = np.log1p(np.abs(spectrum))  # a frequency that is not there must not count
     residual = amplitude - ndimage.uniform_filter(amplitude, 3, mode="wrap")
     saliency = np.abs(np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))) ** 2
     saliency = _resized(ndimage.gaussian_filter(saliency, 2.5), gray.shape)
