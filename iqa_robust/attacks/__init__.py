@@ -94,7 +94,6 @@ registry: Registry[Attack] = Registry(
         "torchattacks/pgd-rs-l2": "iqa_robust.attacks.adapters.torchattacks_transfer:PGDRSL2",
         "torchattacks/pi-fgsm": "iqa_robust.attacks.adapters.torchattacks_transfer:PIFGSM",
         "torchattacks/pi-fgsm-pp": "iqa_robust.attacks.adapters.torchattacks_transfer:PIFGSMPP",
-        "torchattacks/pixle": "iqa_robust.attacks.adapters.torchattacks_black_box:Pixle",
         "torchattacks/rfgsm": "iqa_robust.attacks.adapters.torchattacks:RFGSM",
         "torchattacks/si-ni-fgsm": "iqa_robust.attacks.adapters.torchattacks_transfer:SINIFGSM",
         "torchattacks/spsa": "iqa_robust.attacks.adapters.torchattacks_black_box:SPSA",

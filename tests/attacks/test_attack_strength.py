@@ -17,6 +17,8 @@ from iqa_robust.records import Budget
 
 EPS_255 = {"linf": 4.0, "l2": 120.0, "l0": 255 * 0.02, "patch": 255 * 0.06}
 
+SLOW = (pytest.mark.slow, pytest.mark.timeout(1800))
+
 GRADIENT_PAIRS = [
     ("fgsm", "linf", ("torchattacks/fgsm", "art/fgm")),
     ("fgsm", "l2", ("art/fgm",)),
@@ -34,8 +36,8 @@ GRADIENT_PAIRS = [
     ("worst-case", "linf", ("torchattacks/autoattack",)),
 ]
 QUERY_PAIRS = [
-    pytest.param("square", "linf", ("torchattacks/square", "art/square"), marks=pytest.mark.slow),
-    pytest.param("square", "l2", ("torchattacks/square",), marks=pytest.mark.slow),
+    pytest.param("square", "linf", ("torchattacks/square", "art/square"), marks=SLOW),
+    pytest.param("square", "l2", ("torchattacks/square",), marks=SLOW),
     ("spsa", "linf", ("torchattacks/spsa",)),
     ("one-pixel", "l0", ("torchattacks/one-pixel", "art/pixel")),
 ]

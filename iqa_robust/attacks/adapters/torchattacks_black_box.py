@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from iqa_robust.attacks import sparse
 from iqa_robust.attacks.adapters.libraries import radius
 from iqa_robust.attacks.adapters.torchattacks import TorchattacksAttack
 from iqa_robust.attacks.adapters.torchattacks_adaptive import BOX, TiledAttack
-from iqa_robust.attacks.adapters.views import Cropped, View
 from iqa_robust.attacks.parameters import check_number, check_whole
 from iqa_robust.records import STANDARD_QUERIES, Budget
 
@@ -98,38 +96,3 @@ class OnePixel(TorchattacksAttack):
         most = max(queries // (5 * (self.generations + 1)), 10)
         pixels = min(sparse.pixels_allowed(x, budget.eps), most)
         return {"pixels": pixels, "popsize": 1, "steps": max(queries // (5 * pixels + 1) - 1, 1)}
-
-
-class Pixle(TorchattacksAttack):
-    """`Pixle`: copies of pixels of a patch are put elsewhere at random; the best of some tries stays.
-
-    The library mixes up rows and columns, which only works out for square images: of others, it attacks the largest
-    square in the middle.
-    """
-
-    access = "black"
-    two_sided = True
-    norms = ("l0",)
-    source = "Pomponi, Scardapane, Uncini, IJCNN 2022, arXiv 2202.02236"
-    library_class = "Pixle"
-
-    def __init__(self, *, rounds: int = 20) -> None:
-        """`rounds`: patches that are moved, one after the other; together they have the pixels of the budget."""
-        check_whole(self, "rounds", rounds, least=1)
-        self.rounds = rounds
-
-    def arguments(self, x: torch.Tensor, budget: Budget) -> dict[str, Any]:
-        """Size of the patches, rounds, fewer where the queries would not make sixty tries each, and tries."""
-        pixels = sparse.pixels_allowed(x, budget.eps)
-        rounds = min(self.rounds, pixels, max((budget.queries or STANDARD_QUERIES) // 60, 1))
-        side = min(math.isqrt(pixels // rounds), min(x.shape[-2:]))
-        return {
-            "x_dimensions": (side, side),
-            "y_dimensions": (side, side),
-            "restarts": rounds,
-            "max_iterations": max(((budget.queries or STANDARD_QUERIES) - 1) // rounds, 1),
-        }
-
-    def run(self, view: View, x: torch.Tensor, budget: Budget) -> torch.Tensor:
-        """Adversarial version of one image, (1, 3, H, W) to (1, 3, H, W)."""
-        return self.run_on(Cropped.square(view), x, budget)
