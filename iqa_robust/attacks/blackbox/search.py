@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 import torch
 
 from iqa_robust.attacks.objectives import Goal, Objective
-from iqa_robust.models.base import IQAModel, ModelInfo
+from iqa_robust.models.base import IQAModel
 from iqa_robust.records import STANDARD_QUERIES, Budget
 
 AT_ONCE = 64
@@ -124,8 +124,3 @@ def away_from_middle(model: IQAModel, score_clean: torch.Tensor) -> Goal:
         return Goal()
     one = torch.ones_like(score_clean)
     return Goal(sign=torch.where(score_clean > sum(model.info.score_range) / 2, -one, one))
-
-
-def model_info(objective: Objective) -> ModelInfo:
-    """What an attacker knows of the model without asking it."""
-    return objective.info

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from iqa_robust import models
 from iqa_robust.attacks.base import Attack
-from iqa_robust.attacks.blackbox.search import model_info
 from iqa_robust.attacks.gradient.ascent import ascend
 from iqa_robust.attacks.norms import project
 from iqa_robust.attacks.objectives import Goal, Objective, best_of
@@ -80,7 +79,7 @@ class Transfer(Attack):
     def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
         """(N, 3, H, W): the end of the climb that suits the victim best."""
         ensemble = _Ensemble([_loaded(name, x.device) for name in self.surrogates], self.smoothing)
-        better = 1.0 if model_info(objective).higher_is_better else -1.0
+        better = 1.0 if objective.info.higher_is_better else -1.0
         ends = []
         for side in objective.sides():
             goal = side.goal

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from iqa_robust.attacks.base import Attack
-from iqa_robust.attacks.blackbox.search import Search, away_from_middle, evaluations, model_info, side_by_side
+from iqa_robust.attacks.blackbox.search import Search, away_from_middle, evaluations, side_by_side
 from iqa_robust.attacks.blackbox.surfree import SurFree
 from iqa_robust.attacks.blackbox.visibility import busy_or_salient, just_noticeable
 from iqa_robust.attacks.norms import distance
@@ -170,7 +170,7 @@ class _Ladder:
 
 def _spans(objective: Objective) -> tuple[list[float], list[float]]:
     """Per image, how far the objective can rise, and its value at the clean image."""
-    clean, goal, known = objective.score_clean, objective.goal, model_info(objective).score_range
+    clean, goal, known = objective.score_clean, objective.goal, objective.info.score_range
     if goal.target is not None:
         span = (clean - goal.target).abs()
         begin = -span
