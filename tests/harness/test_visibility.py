@@ -9,16 +9,16 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from iqa_robust.harness import visibility as module
+from iqa_robust.attacks.perceptual import learned
 from iqa_robust.harness.visibility import visibility
 
 
 @pytest.fixture
 def without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    module._network.cache_clear()
+    learned._network.cache_clear()
     yield
-    module._network.cache_clear()
+    learned._network.cache_clear()
 
 
 def test_distances_are_those_of_scikit_image_and_nothing_is_downloaded(without_weights: None) -> None:
