@@ -133,7 +133,7 @@ def test_arrows_go_one_way() -> None:
     ("module", "source"),
     [
         ("iqa_robust.attacks.gradient.pgd", "from iqa_robust.defenses.base import Defense"),
-        ("iqa_robust.defenses.jpeg", "import iqa_robust.attacks"),
+        ("iqa_robust.defenses.codec.jpeg", "import iqa_robust.attacks"),
         ("iqa_robust.models.base", "def late():\n    from iqa_robust.harness import execute"),
         ("iqa_robust.models.base", "from ..training import losses"),
         ("iqa_robust.tables.board", "from iqa_robust import images"),

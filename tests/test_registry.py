@@ -29,7 +29,11 @@ class {name}(DifferentiablePurifier):
 
 def registry(**builtins: str) -> Registry[Defense]:
     """A registry of defenses as after a start: what plugins are installed is looked up at first use."""
-    own = {"gaussian": "iqa_robust.defenses.gaussian:Gaussian", "jpeg": "iqa_robust.defenses.jpeg:JPEG", **builtins}
+    own = {
+        "gaussian": "iqa_robust.defenses.filtering.gaussian:Gaussian",
+        "jpeg": "iqa_robust.defenses.codec.jpeg:JPEG",
+        **builtins,
+    }
     return Registry("defense", base="iqa_robust.defenses.base:Defense", builtins=own)
 
 
@@ -83,7 +87,7 @@ def test_two_distributions_may_use_the_same_name(site: Site) -> None:
 def test_a_plugin_cannot_shadow_a_name(site: Site) -> None:
     site.install("evil", "1.0", {"gaussian": "evil_module:Dim"}, evil_module=SOUND.format(name="Dim"))
     found = registry()
-    assert found.get("gaussian").__module__ == "iqa_robust.defenses.gaussian"
+    assert found.get("gaussian").__module__ == "iqa_robust.defenses.filtering.gaussian"
     assert found.get("evil/gaussian").__module__ == "evil_module"
 
 

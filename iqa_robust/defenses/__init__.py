@@ -13,13 +13,13 @@ registry: Registry[Defense] = Registry(
     "defense",
     base="iqa_robust.defenses.base:Defense",
     builtins={
-        "bit-depth": "iqa_robust.defenses.bit_depth:BitDepth",
-        "dncnn": "iqa_robust.defenses.dncnn:DnCNN",
-        "gaussian": "iqa_robust.defenses.gaussian:Gaussian",
-        "jpeg": "iqa_robust.defenses.jpeg:JPEG",
-        "median": "iqa_robust.defenses.median:Median",
-        "mid-band": "iqa_robust.defenses.mid_band:MidBand",
-        "random-crop": "iqa_robust.defenses.random_crop:RandomCrop",
+        "bit-depth": "iqa_robust.defenses.quantization.bit_depth:BitDepth",
+        "dncnn": "iqa_robust.defenses.learned.dncnn:DnCNN",
+        "gaussian": "iqa_robust.defenses.filtering.gaussian:Gaussian",
+        "jpeg": "iqa_robust.defenses.codec.jpeg:JPEG",
+        "median": "iqa_robust.defenses.filtering.median:Median",
+        "mid-band": "iqa_robust.defenses.filtering.mid_band:MidBand",
+        "random-crop": "iqa_robust.defenses.geometry.random_crop:RandomCrop",
     },
 )
 names, get, create = registry.names, registry.get, registry.create

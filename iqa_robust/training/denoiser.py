@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from iqa_robust.datasets.base import Dataset
-from iqa_robust.defenses.dncnn import ResidualDenoiser
+from iqa_robust.defenses.learned.dncnn import ResidualDenoiser
 from iqa_robust.errors import RequestError
 from iqa_robust.images import from_uint8
 from iqa_robust.models.randomness import derive_seed

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iqa_robust.defenses.bit_depth import BitDepth
+from iqa_robust.defenses.quantization.bit_depth import BitDepth
 from iqa_robust.errors import ContractError
 
 RAMP = torch.arange(256, dtype=torch.float32).div(255).expand(1, 3, 2, 256).contiguous()

@@ -12,11 +12,11 @@ from skimage import data
 from torch import nn
 
 from iqa_robust.defenses.base import DifferentiablePurifier, Purifier
-from iqa_robust.defenses.bit_depth import BitDepth
-from iqa_robust.defenses.gaussian import Gaussian
-from iqa_robust.defenses.jpeg import JPEG
-from iqa_robust.defenses.median import Median
-from iqa_robust.defenses.random_crop import RandomCrop
+from iqa_robust.defenses.codec.jpeg import JPEG
+from iqa_robust.defenses.filtering.gaussian import Gaussian
+from iqa_robust.defenses.filtering.median import Median
+from iqa_robust.defenses.geometry.random_crop import RandomCrop
+from iqa_robust.defenses.quantization.bit_depth import BitDepth
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel, ModelInfo, wrap
 from iqa_robust.models.randomness import draws, seeded

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from iqa_robust import datasets, defenses
-from iqa_robust.defenses.dncnn import PUBLISHED, WEIGHTS, ResidualDenoiser
+from iqa_robust.defenses.learned.dncnn import PUBLISHED, WEIGHTS, ResidualDenoiser
 from iqa_robust.errors import CheckpointError
 from iqa_robust.models.checkpoints import load
 from iqa_robust.training.denoiser import first_of_each_content, gain, references

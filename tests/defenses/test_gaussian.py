@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from iqa_robust.defenses.gaussian import Gaussian
+from iqa_robust.defenses.filtering.gaussian import Gaussian
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import ModelInfo, check_inputs, wrap
 

@@ -12,14 +12,14 @@ from scipy.fft import dctn, idctn
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 
-from iqa_robust.defenses.differentiable_jpeg import (
+from iqa_robust.defenses.codec.differentiable_jpeg import (
     CHROMA,
     LUMA,
     differentiable_jpeg,
     quantization_table,
     smooth_round,
 )
-from iqa_robust.defenses.jpeg import JPEG
+from iqa_robust.defenses.codec.jpeg import JPEG
 from iqa_robust.errors import ContractError
 from iqa_robust.images import on_8bit_grid
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from iqa_robust.defenses.median import Median
+from iqa_robust.defenses.filtering.median import Median
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import ModelInfo, check_inputs, wrap
 

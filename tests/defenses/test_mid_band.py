@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import fft
 
-from iqa_robust.defenses.mid_band import MidBand
+from iqa_robust.defenses.filtering.mid_band import MidBand
 from iqa_robust.errors import ContractError
 from iqa_robust.testing import check_defense
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from iqa_robust.defenses.random_crop import RandomCrop
+from iqa_robust.defenses.geometry.random_crop import RandomCrop
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import ModelInfo, score, wrap
 from iqa_robust.models.randomness import seeded

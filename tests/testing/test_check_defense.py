@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from iqa_robust.defenses.base import Defense, DifferentiablePurifier, Purifier
-from iqa_robust.defenses.gaussian import Gaussian
+from iqa_robust.defenses.filtering.gaussian import Gaussian
 from iqa_robust.models.base import IQAModel, ModelInfo, WrappedModel, wrap
 from iqa_robust.models.randomness import draws
 from iqa_robust.testing import check_defense

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from iqa_robust import models
-from iqa_robust.defenses.jpeg import JPEG
+from iqa_robust.defenses.codec.jpeg import JPEG
 from iqa_robust.models.base import IQAModel, ModelInfo, with_score_range
 from iqa_robust.models.randomness import draws
 from iqa_robust.testing import check_model

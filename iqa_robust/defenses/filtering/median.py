@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from iqa_robust.defenses.base import DifferentiablePurifier
-from iqa_robust.defenses.padding import pad_reflect, require_room
+from iqa_robust.defenses.filtering.padding import pad_reflect, require_room
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel
 

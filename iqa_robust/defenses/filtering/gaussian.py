@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from iqa_robust.defenses.base import DifferentiablePurifier
-from iqa_robust.defenses.padding import pad_reflect, require_room
+from iqa_robust.defenses.filtering.padding import pad_reflect, require_room
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from iqa_robust.defenses.base import Purifier
-from iqa_robust.defenses.differentiable_jpeg import differentiable_jpeg
+from iqa_robust.defenses.codec.differentiable_jpeg import differentiable_jpeg
 from iqa_robust.errors import ContractError
 from iqa_robust.images import from_uint8, to_uint8
 

@@ -1,0 +1,1 @@
+"""Defenses that bound the score inside a ball."""

@@ -1,0 +1,1 @@
+"""Lossy codecs before the model."""

@@ -1,0 +1,1 @@
+"""Detectors: is this image attacked?"""

@@ -1,0 +1,1 @@
+"""Filters and classic denoisers before the model."""

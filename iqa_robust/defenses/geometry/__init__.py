@@ -1,0 +1,1 @@
+"""Changes of size and frame before the model."""

@@ -1,0 +1,1 @@
+"""Networks that clean the image before the model."""

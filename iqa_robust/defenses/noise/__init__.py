@@ -1,0 +1,1 @@
+"""Random noise before the model."""

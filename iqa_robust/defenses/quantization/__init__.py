@@ -1,0 +1,1 @@
+"""Fewer levels or colors before the model."""
