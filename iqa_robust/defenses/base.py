@@ -18,6 +18,14 @@ class Defense(ABC):
 
     deterministic: ClassVar[bool] = True
     """False for a randomized defense: attacks then average over draws, scores over recorded seeds."""
+    source: ClassVar[str] = ""
+    """Authors, venue and year."""
+    form: ClassVar[str] = "ours"
+    """How the defense relates to its source: one of `published` (as published), `corrected` (a bug of the released
+    code is corrected), `adapted` (from another setting, such as classification), `reconstructed` (from an incomplete
+    text), `ours` (without a source)."""
+    note: ClassVar[str] = ""
+    """What a reader of a board must know."""
 
     @abstractmethod
     def wrap(self, model: IQAModel) -> IQAModel:
