@@ -121,16 +121,31 @@ class Registry(Generic[T]):
             raise PluginError(f"{where} could not be loaded ({entry.target}): it does not define {missing[0]}.")
         return found
 
+    def filled(self, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """`params` and every default of the constructor. Raises `RequestError` for parameters it does not take."""
+        expected = signature(self.get(name))
+        try:
+            bound = expected.bind(**params)
+        except TypeError as error:
+            accepted = ", ".join(expected.parameters) or "none"
+            raise RequestError(f"{self.kind} {name!r}: {error}; it takes: {accepted}.") from error
+        bound.apply_defaults()
+        filled = dict(bound.arguments)
+        for parameter in expected.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                filled.update(filled.pop(parameter.name, {}))
+        return filled
+
+    def name_of(self, cls: type) -> str | None:
+        """The name of a registered class, or None. Imports nothing."""
+        target = f"{cls.__module__}:{cls.__qualname__}"
+        return next((name for name in self.names() if self.entry(name).target == target), None)
+
     def create(self, name: str, **params: Any) -> T:
         """An instance of `name` with keyword parameters. Raises `RequestError` for parameters it does not take."""
-        cls = self.get(name)
+        self.filled(name, params)
         try:
-            signature(cls).bind(**params)
-        except TypeError as error:
-            accepted = ", ".join(signature(cls).parameters) or "none"
-            raise RequestError(f"{self.kind} {name!r}: {error}; it takes: {accepted}.") from error
-        try:
-            return cls(**params)
+            return self.get(name)(**params)
         except IqaRobustError:
             raise
         except (TypeError, ValueError) as error:

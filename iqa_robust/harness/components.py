@@ -15,7 +15,6 @@ from iqa_robust import attacks, datasets, defenses, models
 from iqa_robust.attacks.base import Attack
 from iqa_robust.datasets.base import Dataset
 from iqa_robust.defenses.base import Defense
-from iqa_robust.errors import RequestError
 from iqa_robust.models.base import IQAModel, WrappedModel, WrappedModule, with_score_range
 from iqa_robust.records import Component
 from iqa_robust.registry import Registry
@@ -30,18 +29,8 @@ def describe(registry: Registry[T], name: str, params: Mapping[str, Any], label:
         UnknownNameError, PluginError: the name cannot be used.
         RequestError: the constructor does not take the parameters.
     """
-    cls = registry.get(name)
+    filled = registry.filled(name, params)
     entry = registry.entry(name)
-    try:
-        bound = inspect.signature(cls).bind(**params)
-    except TypeError as error:
-        accepted = ", ".join(inspect.signature(cls).parameters) or "none"
-        raise RequestError(f"{registry.kind} {name!r}: {error}; it takes: {accepted}.") from error
-    bound.apply_defaults()
-    filled = dict(bound.arguments)
-    for parameter in inspect.signature(cls).parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            filled.update(filled.pop(parameter.name, {}))
     return Component(
         name=name, params=filled, label=label or "", distribution=entry.distribution, version=entry.version
     )
@@ -49,11 +38,10 @@ def describe(registry: Registry[T], name: str, params: Mapping[str, Any], label:
 
 def describe_object(thing: object, registry: Registry[Any]) -> Component:
     """A component for an object that was handed over instead of named: its registry name where it has one."""
-    cls = type(thing)
-    for name in registry.names():
+    name = registry.name_of(type(thing))
+    if name is not None:
         entry = registry.entry(name)
-        if entry.target == f"{cls.__module__}:{cls.__qualname__}":
-            return Component(name=name, params=_stored(thing), distribution=entry.distribution, version=entry.version)
+        return Component(name=name, params=_stored(thing), distribution=entry.distribution, version=entry.version)
     return Component(name=_plain_name(thing), params=_stored(thing))
 
 
