@@ -12,7 +12,7 @@ import torch
 from iqa_robust.attacks.norms import inside
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel, ModelInfo
-from iqa_robust.models.randomness import derive_seed, seeded
+from iqa_robust.models.randomness import derive_seed, searching, seeded
 from iqa_robust.records import Budget
 
 
@@ -224,7 +224,7 @@ class Objective:
         calls = self.tally.gradients[index.cpu()].clone()
         for draw in range(self.draws):
             leaf = z.detach().requires_grad_(True)
-            with torch.enable_grad(), seeded(self._draw_seeds(index, calls, draw)):
+            with torch.enable_grad(), searching(), seeded(self._draw_seeds(index, calls, draw)):
                 one = self._model(leaf.clone(), self._reference(index)).float()
                 if one.requires_grad:
                     slope += torch.autograd.grad(one.sum(), leaf, materialize_grads=True)[0]
@@ -245,7 +245,7 @@ class Objective:
         self._spend(index)
         total = torch.zeros(z.shape[0], device=z.device)
         for draw in range(self.draws):
-            with seeded(self._draw_seeds(index, calls, draw)):
+            with searching(), seeded(self._draw_seeds(index, calls, draw)):
                 total = total + self._model(z.clone(), self._reference(index)).float()
         scores = total / self.draws
         self._keep_best(z.detach(), index, scores.detach())

@@ -123,7 +123,7 @@ def test_torchattacks_takes_the_same_steps(
 ) -> None:
     # Far from black and white: their look-ahead is not clamped to [0, 1], ours is.
     x = images(3, low=60, high=190)
-    parameters = {"step_ratio": 0.25, **({"probability": 0.0} if ours == "di-fgsm" else {})}
+    parameters = {"step_ratio": 0.25, **({"probability": 0.0, "decay": 1.0} if ours == "di-fgsm" else {})}
     end = run(attacks.create(ours, **parameters), convolutional, x, Budget(eps_255=8, steps=6))
     library = getattr(torchattacks, theirs)(
         PlainClassifier(convolutional).eval(), eps=8 / 255, alpha=2 / 255, steps=6, **options

@@ -17,7 +17,8 @@ class DIFGSM(MIFGSM):
     At every step and for every image by itself, with the given probability, the image is shrunk to a random share of
     its height and width and set at a random place of a black image of its own size. The authors enlarge to at most
     11/10 and let the network see the larger image; a score must be of an image of the given size, so ours shrinks to
-    at least 9/10, as torchattacks' `DIFGSM` does. Made for transfer: on the model that is attacked it is weaker.
+    at least 9/10, as torchattacks' `DIFGSM` does. Made for transfer: on the model that is attacked it is weaker, and
+    weaker still with the authors' `decay=1`.
     """
 
     source = "Xie et al., CVPR 2019, arXiv:1803.06978"
@@ -27,7 +28,7 @@ class DIFGSM(MIFGSM):
         self,
         *,
         step_ratio: float = 0.25,
-        decay: float = 1.0,
+        decay: float = 0.75,
         probability: float = 0.5,
         smallest: float = 0.9,
     ) -> None:

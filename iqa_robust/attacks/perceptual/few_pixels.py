@@ -12,7 +12,7 @@ from iqa_robust.attacks.sparse import changed, pixels_allowed
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
 
-STEP_RATIO = 2.0
+STEP_RATIO = 0.5
 """The first step, as a fraction of full scale, of the value with the steepest slope."""
 MOMENTUM = 0.75
 
