@@ -38,8 +38,9 @@ def test_the_schedule_is_the_papers_at_ten_thousand_queries() -> None:
 
 def test_the_schedule_is_stretched_to_the_budget() -> None:
     attack = Square()
-    long = [attack.side(i * 100, 10_000, 64, 64) for i in range(100)]
-    assert [attack.side(i, 100, 64, 64) for i in range(100)] == long
+    long = [attack.side(i * 25, 10_000, 64, 64) for i in range(400)]
+    assert [attack.side(i, 400, 64, 64) for i in range(400)] == long
+    assert [attack.side(i, 100, 64, 64) for i in range(100)] == long[:100]  # a short search keeps large squares
     assert attack.side(9_999, 10_000, 8, 8) == 1
     assert Square(p_init=1).side(0, 10, 4, 64) == 4  # never larger than the image
 

@@ -12,7 +12,7 @@ from iqa_robust.attacks.sparse import changed, pixels_allowed
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
 
-STEP_RATIO = 0.5
+STEP_RATIO = 2.0
 """The first step, as a fraction of full scale, of the value with the steepest slope."""
 MOMENTUM = 0.75
 
@@ -25,7 +25,7 @@ class FewPixels(Attack):
     climbs the gradient with momentum, and after every step only as many pixels as the budget allows keep their
     change: those with the largest sum of |change| times |accumulated gradient|, so that a pixel needs both a slope and
     room. (PGD0 keeps the largest changes, and misses the best pixels even of a linear model.) The remaining steps
-    start at the best point of these and move the values of its pixels only. Steps shrink linearly towards zero in both
+    start at the best point of these and move the values of its pixels only. Steps shrink quadratically towards zero in both
     parts.
 
     Adapted: PGD0 takes steps of constant length without momentum from random starts, to make a classifier err.
@@ -62,7 +62,7 @@ class FewPixels(Attack):
                 jump = x + jump * _most_important(jump, torch.nan_to_num(slope), allowed)
                 best, highest = _better(jump, objective(jump), best, highest)
             velocity = _accumulated(velocity, slope)
-            length = STEP_RATIO * (1 - step / budget.steps)
+            length = STEP_RATIO * (1 - step / budget.steps) ** 2
             z = (z + length * steepest(velocity, "l0")).clamp(0, 1)
             z = torch.where(_most_important(z - x, velocity, allowed), z, x)
         if searching == budget.steps:
@@ -73,7 +73,7 @@ class FewPixels(Attack):
         for step in range(budget.steps - searching):
             _, slope = objective.gradient(z)
             velocity = _accumulated(velocity, slope * chosen)
-            length = STEP_RATIO * (1 - step / (budget.steps - searching))
+            length = STEP_RATIO * (1 - step / (budget.steps - searching)) ** 2
             z = torch.where(chosen, (z + length * steepest(velocity, "l0")).clamp(0, 1), x)
         return z
 
