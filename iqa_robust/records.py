@@ -50,34 +50,23 @@ FLAG_NAMES = (
 """Every flag a record can carry, in the order of the documentation."""
 
 IMAGE_COLUMNS: dict[str, str] = {
-    "image_id": "string",
-    "reference_id": "string",
-    "mos": "float64",
-    "score_clean": "float64",
-    "score_adv": "float64",
-    "score_def_clean": "float64",
-    "linf": "float64",
-    "l2": "float64",
-    "l0": "float64",
-    "patch": "float64",
-    "psnr": "float64",
-    "ssim": "float64",
-    "lpips": "float64",
-    "dists": "float64",
-    "queries": "int64",
-    "gradients": "int64",
+    **dict.fromkeys(("image_id", "reference_id"), "string"),
+    **dict.fromkeys(("mos", "score_clean", "score_adv", "score_def_clean"), "float64"),
+    **dict.fromkeys(("linf", "l2", "l0", "patch", "psnr", "ssim", "lpips", "dists"), "float64"),
+    **dict.fromkeys(("queries", "gradients"), "int64"),
     "zero_gradient": "bool",
     "target": "float64",
     "curve_queries": "list<int64>",
     "curve_scores": "list<float64>",
-    "status": "string",
-    "reason": "string",
+    **dict.fromkeys(("status", "reason"), "string"),
 }
 """Columns of the per-image table, in order, with their types.
 
 Distances are in the units of `Budget.eps`. `target` is the score an attack was sent to, NaN where there is none. The
 curve holds every improvement the attack saw: queries spent and the attacked model's score, before rounding to 8 bits.
 """
+CERTIFICATE_COLUMNS: dict[str, str] = dict.fromkeys(("cert_low", "cert_high", "cert_radius"), "float64")
+"""Further columns where the scored model certifies: see `Certificate`, at the measured `l2` of the attacked image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,31 +314,37 @@ def read_records(folder: Path) -> list[RunRecord]:
 
 
 def write_images(path: Path, images: pd.DataFrame) -> None:
-    """Write a per-image table as Parquet with exactly the columns of `IMAGE_COLUMNS`, whole or not at all."""
+    """Write a per-image table as Parquet, whole or not at all: `IMAGE_COLUMNS`, and `CERTIFICATE_COLUMNS` if there."""
     import io
 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     lists = {f"list<{kind}>": pa.list_(pa.type_for_alias(kind)) for kind in ("int64", "float64")}
-    schema = pa.schema([(name, lists.get(kind) or pa.type_for_alias(kind)) for name, kind in IMAGE_COLUMNS.items()])
-    table = pa.Table.from_pandas(images[list(IMAGE_COLUMNS)], schema=schema, preserve_index=False)
+    kinds = _columns(images)
+    schema = pa.schema([(name, lists.get(kind) or pa.type_for_alias(kind)) for name, kind in kinds.items()])
+    table = pa.Table.from_pandas(images[list(kinds)], schema=schema, preserve_index=False)
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(None), buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
 
 
 def read_images(path: Path) -> pd.DataFrame:
-    """Read a per-image table. Raises `ValueError` when its columns are not those of `IMAGE_COLUMNS`."""
+    """Read a per-image table. Raises `ValueError` when its columns are not those that `write_images` writes."""
     import pyarrow.parquet as pq
 
     frame = pq.read_table(path).to_pandas()
-    if list(frame.columns) != list(IMAGE_COLUMNS):
+    if list(frame.columns) != list(_columns(frame)):
         raise ValueError(f"{path}: expected the columns {', '.join(IMAGE_COLUMNS)}")
     for name, kind in IMAGE_COLUMNS.items():
         if kind.startswith("list"):
             frame[name] = [list(values) for values in frame[name]]  # as they were written, not arrays
     return frame
+
+
+def _columns(images: pd.DataFrame) -> dict[str, str]:
+    """Names and types of the columns of a per-image table, with the certificates where it has any of them."""
+    return IMAGE_COLUMNS | (CERTIFICATE_COLUMNS if CERTIFICATE_COLUMNS.keys() & set(images.columns) else {})
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -20,7 +20,14 @@ from iqa_robust.harness.image_rows import attack_columns, failed_row, image_fram
 from iqa_robust.harness.prepare import fit_attack, plan_targets
 from iqa_robust.harness.probes import probe
 from iqa_robust.harness.store import Store
-from iqa_robust.harness.system import Batch, System, labels_on_score_scale, run_attack, score_batch
+from iqa_robust.harness.system import (
+    Batch,
+    System,
+    certificate_of,
+    labels_on_score_scale,
+    run_attack,
+    score_batch,
+)
 from iqa_robust.models.base import SCORE_DRAWS, IQAModel
 from iqa_robust.records import RunRecord, RunSpec
 
@@ -191,7 +198,8 @@ class _Runner:
         rows = []
         for system in self.systems:
             scores = score_batch(system, batch, result, attacked, spec.seed, perturbs)
-            rows.append(image_rows(batch, columns, scores))
+            certificate = certificate_of(system, batch, columns["l2"], spec.seed, perturbs)
+            rows.append(image_rows(batch, columns, scores, certificate))
         return rows
 
     def _keep(self, failures: list[dict[str, Any]]) -> None:
@@ -240,7 +248,6 @@ class _Runner:
             "weights_source": info.weights_source,
             "weights_license": info.weights_license,
             "training_datasets": None if info.training_datasets is None else list(info.training_datasets),
-            "certificate": None if scored.certificate is None else dataclasses.asdict(scored.certificate),
             "access": self.job.attack.access,
             "control": self.job.attack.control,
             "note": self.job.attack.note,

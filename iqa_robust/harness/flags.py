@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from iqa_robust.measures.certificates import outside
 from iqa_robust.measures.correlation import srocc
 from iqa_robust.records import RunRecord
 
@@ -197,13 +198,11 @@ def trained_on_test(record: RunRecord, others: Sequence[RunRecord]) -> bool:
 
 
 def certificate_violated(record: RunRecord, others: Sequence[RunRecord]) -> bool:
-    """An attacked image inside the certified radius moved the score further than the certificate allows."""
-    certificate = record.facts.get("certificate")
-    if certificate is None:
+    """An attacked score lies outside the interval that is certified for images as far away as this one."""
+    images = record.images
+    if "cert_low" not in images:
         return False
-    shift = np.abs(record.images["score_adv"].to_numpy(dtype=float) - _own_clean(record))
-    inside = record.images["l2"].to_numpy(dtype=float) <= certificate["l2"]
-    return bool(np.any(shift[inside] > certificate["shift"]))
+    return bool(outside(images["score_adv"], images["cert_low"], images["cert_high"]).any())
 
 
 FLAGS: dict[str, Callable[[RunRecord, Sequence[RunRecord]], bool]] = {

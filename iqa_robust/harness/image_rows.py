@@ -14,7 +14,8 @@ from iqa_robust.datasets.base import Row
 from iqa_robust.harness.flags import NOT_FINITE
 from iqa_robust.harness.system import Batch, BatchScores
 from iqa_robust.harness.visibility import visibility
-from iqa_robust.records import IMAGE_COLUMNS
+from iqa_robust.models.base import Certificate
+from iqa_robust.records import CERTIFICATE_COLUMNS, IMAGE_COLUMNS
 
 
 def attack_columns(
@@ -36,9 +37,14 @@ def attack_columns(
     }
 
 
-def image_rows(batch: Batch, columns: dict[str, list[Any]], scores: BatchScores) -> list[dict[str, Any]]:
+def image_rows(
+    batch: Batch, columns: dict[str, list[Any]], scores: BatchScores, certificate: Certificate | None
+) -> list[dict[str, Any]]:
     """One row per image of the batch; one whose score is not finite has failed."""
     rows = []
+    if certificate is not None:
+        promised = (certificate.low, certificate.high, certificate.radius)
+        columns = columns | {name: part.tolist() for name, part in zip(CERTIFICATE_COLUMNS, promised, strict=True)}
     for i, image_id in enumerate(batch.ids):
         values = {"score_clean": float(scores.clean[i]), "score_adv": float(scores.adv[i])}
         if scores.defended_clean is not None:
@@ -74,5 +80,6 @@ def failed_row(row: Row, reason: str) -> dict[str, Any]:
 
 
 def image_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The per-image table of a record."""
-    return pd.DataFrame(rows, columns=list(IMAGE_COLUMNS))
+    """The per-image table of a record, with certificates where a row has one."""
+    certified = any(CERTIFICATE_COLUMNS.keys() & row.keys() for row in rows)
+    return pd.DataFrame(rows, columns=[*IMAGE_COLUMNS, *(CERTIFICATE_COLUMNS if certified else ())])

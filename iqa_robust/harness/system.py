@@ -8,8 +8,8 @@ import torch
 
 from iqa_robust.attacks.base import Attack, AttackResult
 from iqa_robust.defenses.base import Defense
-from iqa_robust.models.base import IQAModel, score
-from iqa_robust.models.randomness import content_seeds, derive_seed
+from iqa_robust.models.base import Certificate, IQAModel, score
+from iqa_robust.models.randomness import content_seeds, derive_seed, seeded
 from iqa_robust.records import RunSpec
 
 
@@ -95,6 +95,19 @@ def score_batch(
     x, ref = (batch.x, result.images) if perturbs == "reference" else (result.images, batch.ref)
     defended_clean = scores(system.defended, batch.x, batch.ref, "clean")
     return BatchScores(clean, defended_clean, scores(system.defended, x, ref, "adv"))
+
+
+@torch.no_grad()
+def certificate_of(system: System, batch: Batch, l2: list[float], seed: int, perturbs: str) -> Certificate | None:
+    """What the scored model promises of images as far from the clean ones as the attacked ones are measured to be.
+
+    Its draws are independent of those of the scores. None where it promises nothing, and for changed references.
+    """
+    if perturbs == "reference":
+        return None
+    seeds = [derive_seed(s, "certificate") for s in content_seeds(batch.x, seed)]
+    with seeded(seeds):
+        return system.scored.certify(batch.x, batch.ref, torch.tensor(l2, dtype=torch.float64, device=batch.x.device))
 
 
 def labels_on_score_scale(

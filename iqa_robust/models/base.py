@@ -47,10 +47,18 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Certificate:
-    """A promise: within the L2 radius `l2` (full scale 1) no score moves by more than `shift` (native units)."""
+    """A promise for each image of a batch: no image within the asked L2 distance of it has a score outside an interval.
 
-    l2: float
-    shift: float
+    The interval is infinite where nothing is promised. For a randomized model, "score" is what `score` returns for
+    draws that are independent of the certificate's, and the promise may fail with a stated probability per image.
+    """
+
+    low: torch.Tensor
+    """(N,) native units."""
+    high: torch.Tensor
+    """(N,) likewise."""
+    radius: torch.Tensor
+    """(N,) the largest L2 distance, full scale of one value = 1, at which the interval is finite; 0: none."""
 
 
 class IQAModel(nn.Module, ABC):
@@ -61,12 +69,17 @@ class IQAModel(nn.Module, ABC):
     """
 
     info: ModelInfo
-    certificate: Certificate | None = None
-    """What a certified defense promises of the model it returns."""
 
     @abstractmethod
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
         """Scores (N,) of images (N, 3, H, W)."""
+
+    def certify(self, x: torch.Tensor, ref: torch.Tensor | None, l2: torch.Tensor) -> Certificate | None:
+        """What is proven of the scores of all images within `l2` (N,) of `x` (N, 3, H, W), under the same references.
+
+        None, unless a certified defense made the model. Distances are Euclidean norms over all 3 H W values.
+        """
+        return None
 
 
 class WrappedModule(IQAModel):
@@ -136,6 +149,10 @@ class WrappedModel(IQAModel):
         """Scores (N,) of the inner model."""
         return self.model(x, ref)
 
+    def certify(self, x: torch.Tensor, ref: torch.Tensor | None, l2: torch.Tensor) -> Certificate | None:
+        """What the inner model promises."""
+        return self.model.certify(x, ref, l2)
+
 
 class Swapped(WrappedModel):
     """A full-reference model with its two inputs exchanged: the images are the references."""
@@ -151,6 +168,10 @@ class Swapped(WrappedModel):
         if ref is None:
             raise ContractError("the model is full-reference: pass the images as `ref`.")
         return self.model(ref, x)
+
+    def certify(self, x: torch.Tensor, ref: torch.Tensor | None, l2: torch.Tensor) -> Certificate | None:
+        """None: certificates speak of changed images under fixed references."""
+        return None
 
 
 def check_inputs(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:

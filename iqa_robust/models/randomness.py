@@ -20,6 +20,7 @@ import torch
 from iqa_robust.errors import ContractError
 
 _current: ContextVar[ImageRNG | None] = ContextVar("iqa_robust_draws", default=None)
+_searching: ContextVar[bool] = ContextVar("iqa_robust_searching", default=False)
 
 
 def derive_seed(*parts: object) -> int:
@@ -107,3 +108,21 @@ def draws(n: int, device: torch.device | str = "cpu") -> ImageRNG:
         raise ContractError(f"draws: expected a batch of {len(rng)} images (one per seed), got {n}.")
     rng.device = torch.device(device)
     return rng
+
+
+@contextlib.contextmanager
+def searching() -> Iterator[None]:
+    """Within the block, scores only guide a search: a model that averages many draws may answer with fewer of them.
+
+    What is found is scored again outside of it, with all draws.
+    """
+    token = _searching.set(True)
+    try:
+        yield
+    finally:
+        _searching.reset(token)
+
+
+def is_searching() -> bool:
+    """Whether the caller stands in a `searching` block."""
+    return _searching.get()

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from iqa_robust.harness.flags import FLAGS, NOT_FINITE, find_flags
-from iqa_robust.records import IMAGE_COLUMNS, Budget, Component, RunRecord, RunSpec
+from iqa_robust.records import CERTIFICATE_COLUMNS, IMAGE_COLUMNS, Budget, Component, RunRecord, RunSpec
 
 N = 40
 MOS = np.linspace(0, 100, N)
@@ -78,14 +78,13 @@ def make(
         "access": "white",
         "control": False,
         "training_datasets": None,
-        "certificate": None,
     }
     return RunRecord(
         spec=dataclasses.replace(base, **(spec or {})),
         status="ok",
         facts={**known, **(facts or {})},
         probes=probes or {},
-        images=frame[list(IMAGE_COLUMNS)],
+        images=frame[[*IMAGE_COLUMNS, *(name for name in CERTIFICATE_COLUMNS if name in frame)]],
     )
 
 
@@ -148,9 +147,9 @@ CASES = {
         [],
     ),
     "certificate-violated": (
-        make(5, facts={"certificate": {"l2": 2.0, "shift": 1.0}}),
+        make(5, cert_low=CLEAN - 6, cert_high=CLEAN + 4),
         [],
-        make(5, facts={"certificate": {"l2": 0.5, "shift": 1.0}}),
+        make(5, cert_low=-np.inf, cert_high=[*(CLEAN[:-1] + 5), np.nan]),
         [],
     ),
 }
