@@ -22,6 +22,7 @@ from iqa_robust.models.base import evaluation_mode, wrap
 from iqa_robust.records import Budget, RunRecord, RunSpec
 from iqa_robust.registry import package_version
 from iqa_robust.tables.board import row
+from iqa_robust.tables.certificates import certificate_row, certified
 from iqa_robust.tables.per_image import per_image
 
 
@@ -37,8 +38,9 @@ class Evaluation:
         return per_image([self.record])
 
     def measures(self) -> dict[str, Any]:
-        """The board's columns of this record, and the measures the board has no room for."""
-        return row(self.record)
+        """The board's columns of this record, and the measures the board has no room for, certificates among them."""
+        certificates = certificate_row((self.record,)) if certified(self.record) else {}
+        return certificates | row(self.record)
 
     @property
     def status(self) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from iqa_robust.records import RunRecord, write_atomically
 from iqa_robust.tables import overview, plots
+from iqa_robust.tables.certificates import certified_lines
 from iqa_robust.tables.flag_texts import FLAG_MEANINGS
 from iqa_robust.tables.page import Section, sections
 from iqa_robust.tables.query_plots import query_curves
@@ -49,6 +50,7 @@ def report_html(records: Sequence[RunRecord], board: pd.DataFrame) -> str:
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         sections=[(section, _plots(section)) for section in sections(records, board)],
         overview=overview,
+        certified=certified_lines,
         meanings=FLAG_MEANINGS,
     )
 

@@ -20,7 +20,9 @@ from iqa_robust.measures.certificates import shift_certified
 from iqa_robust.models.base import Certificate, IQAModel, ModelInfo, Swapped, with_score_range
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import CERTIFICATE_COLUMNS, IMAGE_COLUMNS, Budget, read_record, write_record
+from iqa_robust.tables.board import board
 from iqa_robust.tables.certificates import certificates
+from iqa_robust.tables.report import report_html
 
 PHOTOS = ir.datasets.create("photos", limit=2, crop=32)
 SIGMA = 0.12
@@ -111,8 +113,8 @@ def test_a_certificate_that_promises_too_much_is_caught() -> None:
 
 
 def test_certificates_are_kept_and_others_have_none(tmp_path: Any) -> None:
-    defended = run("compact", MedianSmoothing(**SMALL), "noise", 0.05).record
-    bare = run("compact", None, "noise", 0.05).record
+    done = run("compact", MedianSmoothing(**SMALL), "noise", 0.05)
+    defended, bare = done.record, run("compact", None, "noise", 0.05).record
     assert list(defended.images.columns) == [*IMAGE_COLUMNS, *CERTIFICATE_COLUMNS]
     assert list(bare.images.columns) == list(IMAGE_COLUMNS)
     for record in (defended, bare):
@@ -125,8 +127,13 @@ def test_certificates_are_kept_and_others_have_none(tmp_path: Any) -> None:
     images = defended.images
     assert line["abstention_share"] == 0
     assert line["width_mean"] == pytest.approx((images["cert_high"] - images["cert_low"]).mean())
-    assert line["shift_max"] == pytest.approx((images["score_adv"] - images["score_def_clean"]).abs().max())
+    assert line["shift_attacked_max"] == pytest.approx((images["score_adv"] - images["score_def_clean"]).abs().max())
     assert line["violations"] == 0
+    assert done.measures()["width_mean"] == line["width_mean"]
+    assert done.measures()["n_images"] == len(images)
+    assert "violations" not in board([bare]).columns  # a board's columns are frozen
+    assert '<h2 id="certificates-1">' in report_html([defended, bare], board([defended, bare]))
+    assert "certificates-1" not in report_html([bare], board([bare]))
 
 
 def test_batches_do_not_matter() -> None:
