@@ -29,9 +29,9 @@ def certified(record: RunRecord) -> bool:
 def certificates(records: Sequence[RunRecord]) -> pd.DataFrame:
     """One row per cell that has certificates, `CERTIFICATE_TABLE_COLUMNS`, in the order of a board.
 
-    Means over all images of all seeds. `shift_certified_mean` is over those that have a finite interval, `shift_attacked_mean`
-    over the same ones, so the two can be compared; `shift_attacked_max` is of all images, and `violations` counts images whose
-    attacked score lies outside.
+    Means over all images of all seeds. `shift_certified_mean` is over those that have a finite interval, and
+    `shift_attacked_mean` over the same ones, so the two can be compared; `shift_attacked_max` is of all images, and
+    `violations` counts images whose attacked score lies outside.
 
     Raises:
         RecordError: a record is given twice.
