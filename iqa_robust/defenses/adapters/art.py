@@ -7,6 +7,7 @@ by the identity; where there is a better stand-in, the adapter states it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging.config
 import warnings
 from abc import abstractmethod
@@ -19,6 +20,7 @@ import torch
 
 from iqa_robust.defenses.base import Purifier
 from iqa_robust.defenses.codec.differentiable_jpeg import differentiable_jpeg
+from iqa_robust.defenses.filtering.gaussian import Gaussian
 from iqa_robust.defenses.filtering.median import Median
 from iqa_robust.defenses.parameters import check_number, check_whole
 from iqa_robust.errors import ContractError
@@ -29,6 +31,8 @@ with warnings.catch_warnings(), mock.patch.object(logging.config, "dictConfig"):
     from art.defences import preprocessor
 
 CLIP = (0.0, 1.0)
+BLUR = Gaussian(sigma=3.0)
+"""Stands in for the minimization of total variation."""
 
 
 class ARTPreprocessor(Purifier):
@@ -38,7 +42,7 @@ class ARTPreprocessor(Purifier):
     another one.
     """
 
-    form = "published"
+    form = "adapted"
     library_class: ClassVar[str]
     channels_first: ClassVar[bool] = True
     """False for a class that takes (n, H, W, 3)."""
@@ -155,8 +159,7 @@ class SpatialSmoothing(ARTPreprocessor):
     def wrap(self, model: IQAModel) -> IQAModel:
         """The model behind this purifier; images must be larger than half a window, for the slope."""
         wrapped = super().wrap(model)
-        info = Median(size=self.size).wrap(model).info
-        wrapped.info = info
+        wrapped.info = Median(size=self.size).wrap(model).info
         return wrapped
 
     def arguments(self) -> dict[str, Any]:
@@ -173,8 +176,13 @@ class TotalVarMin(ARTPreprocessor):
 
     A few steps of L-BFGS from the image itself, per channel, with new random values for every image and call.
 
+    Gradient: that of a Gaussian blur of three pixels, about the scale of what the search leaves. With the identity, as
+    the toolbox has it, a climb at 8/255 moved the scores of `compact` the wrong way (-5 of 100), with this it raised
+    them by 19.
+
     Raises:
-        ContractError: `keep` is not from 0 to 1, `weight` not a finite number > 0, or `iterations` not >= 1.
+        ContractError: `keep` is not > 0 and <= 1, `weight` not a finite number > 0, or `iterations` not a whole
+            number >= 1; on use, an image has fewer than 13 pixels a side.
     """
 
     deterministic: ClassVar[bool] = False
@@ -194,6 +202,16 @@ class TotalVarMin(ARTPreprocessor):
     def arguments(self) -> dict[str, Any]:
         """The search, with the isotropic norm."""
         return {"prob": self.keep, "lamb": self.weight, "max_iter": self.iterations, "clip_values": CLIP}
+
+    def wrap(self, model: IQAModel) -> IQAModel:
+        """The model behind this purifier; images must be larger than half the blur that stands in."""
+        wrapped = super().wrap(model)
+        wrapped.info = dataclasses.replace(wrapped.info, min_size=BLUR.wrap(model).info.min_size)
+        return wrapped
+
+    def surrogate(self, x: torch.Tensor) -> torch.Tensor:
+        """A Gaussian blur."""
+        return BLUR.purify(x)
 
 
 @contextlib.contextmanager

@@ -30,6 +30,9 @@ class JPEG(Purifier):
         ContractError: `quality` is not a whole number from 1 to 100.
     """
 
+    source = "Das et al., 2017, arXiv 1705.02900"
+    form = "adapted"
+
     def __init__(self, *, quality: int = 75) -> None:
         if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
             raise ContractError(f"JPEG: expected quality to be a whole number from 1 to 100, got {quality!r}.")

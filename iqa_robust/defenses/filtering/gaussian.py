@@ -30,6 +30,9 @@ class Gaussian(DifferentiablePurifier):
         ContractError: `sigma` is not a finite number > 0; on use, an image is smaller than half the filter.
     """
 
+    source = "Gushchin et al., 2024, arXiv 2404.06957"
+    form = "published"
+
     def __init__(self, *, sigma: float = 1.0) -> None:
         if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not 0 < sigma < math.inf:
             raise ContractError(f"Gaussian: expected sigma to be a finite number > 0, got {sigma!r}.")

@@ -24,6 +24,9 @@ class Median(DifferentiablePurifier):
         ContractError: `size` is not an odd whole number >= 3; on use, an image is smaller than half a window.
     """
 
+    source = "Xu, Evans, Qi, NDSS 2018, arXiv 1704.01155"
+    form = "adapted"
+
     def __init__(self, *, size: int = 3) -> None:
         if isinstance(size, bool) or not isinstance(size, int) or size < 3 or size % 2 == 0:
             raise ContractError(f"Median: expected size to be an odd whole number >= 3, got {size!r}.")

@@ -33,6 +33,9 @@ class MidBand(DifferentiablePurifier):
         ContractError: not 1 <= low < high <= 256 in whole numbers.
     """
 
+    source = "Yu et al., AAAI 2025"
+    form = "reconstructed"
+
     def __init__(self, *, low: int = 96, high: int = 160) -> None:
         whole = all(isinstance(rank, int) and not isinstance(rank, bool) for rank in (low, high))
         if not whole or not 1 <= low < high <= BLOCK * BLOCK:

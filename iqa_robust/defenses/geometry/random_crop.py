@@ -30,6 +30,8 @@ class RandomCrop(DifferentiablePurifier):
 
     deterministic: ClassVar[bool] = False
     keeps_geometry: ClassVar[bool] = False
+    source = "Guo et al., ICLR 2018, arXiv 1711.00117"
+    form = "adapted"
 
     def __init__(self, *, fraction: float = 0.9) -> None:
         if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 < fraction < 1:

@@ -23,6 +23,9 @@ class BitDepth(Purifier):
         ContractError: `bits` is not a whole number from 1 to 8.
     """
 
+    source = "Xu, Evans, Qi, NDSS 2018, arXiv 1704.01155"
+    form = "adapted"
+
     def __init__(self, *, bits: int = 4) -> None:
         if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 8:
             raise ContractError(f"BitDepth: expected bits to be a whole number from 1 to 8, got {bits!r}.")
