@@ -34,7 +34,13 @@ def test_model(name: str) -> None:
     testing.check_model(created(models.registry, name)).raise_if_failed()
 
 
-@pytest.mark.parametrize("name", own(defenses.registry))
+SLOW = {"bilateral", "non-local-means"}
+"""Defenses that take tens of seconds; so do those of other libraries together."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW or "/" in n else ()) for n in own(defenses.registry)]
+)
 def test_defense(name: str) -> None:
     testing.check_defense(created(defenses.registry, name)).raise_if_failed()
 

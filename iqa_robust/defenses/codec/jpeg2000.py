@@ -33,7 +33,7 @@ class JPEG2000(Purifier):
         ContractError: `ratio` is not a finite number >= 1; on use, an image has fewer than 5 pixels a side.
     """
 
-    source = "Das et al., 2017, arXiv 1705.02900"
+    source = "Das et al., 2017, arXiv:1705.02900"
     form = "adapted"
 
     def __init__(self, *, ratio: float = 20.0) -> None:

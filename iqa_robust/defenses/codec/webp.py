@@ -29,7 +29,7 @@ class WebP(Purifier):
         ContractError: `quality` is not a whole number from 1 to 100.
     """
 
-    source = "Das et al., 2017, arXiv 1705.02900"
+    source = "Das et al., 2017, arXiv:1705.02900"
     form = "adapted"
 
     def __init__(self, *, quality: int = 75) -> None:

@@ -30,7 +30,7 @@ class Gaussian(DifferentiablePurifier):
         ContractError: `sigma` is not a finite number > 0; on use, an image is smaller than half the filter.
     """
 
-    source = "Gushchin et al., 2024, arXiv 2404.06957"
+    source = "Gushchin et al., 2024, arXiv:2404.06957"
     form = "published"
 
     def __init__(self, *, sigma: float = 1.0) -> None:

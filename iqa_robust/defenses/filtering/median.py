@@ -24,7 +24,7 @@ class Median(DifferentiablePurifier):
         ContractError: `size` is not an odd whole number >= 3; on use, an image is smaller than half a window.
     """
 
-    source = "Xu, Evans, Qi, NDSS 2018, arXiv 1704.01155"
+    source = "Xu, Evans, Qi, NDSS 2018, arXiv:1704.01155"
     form = "adapted"
 
     def __init__(self, *, size: int = 3) -> None:

@@ -35,7 +35,7 @@ class TotalVariation(DifferentiablePurifier):
         ContractError: `weight` is not a finite number > 0, or `iterations` not a whole number >= 1.
     """
 
-    source = "Chambolle, JMIV 2004; Guo et al., ICLR 2018, arXiv 1711.00117"
+    source = "Chambolle, JMIV 2004; Guo et al., ICLR 2018, arXiv:1711.00117"
     form = "adapted"
 
     def __init__(self, *, weight: float = 0.05, iterations: int = 40) -> None:

@@ -29,7 +29,7 @@ class Unsharp(DifferentiablePurifier):
         ContractError: `amount` or `sigma` is not a finite number > 0; on use, an image is smaller than half the blur.
     """
 
-    source = "Gushchin et al., 2024, arXiv 2404.06957"
+    source = "Gushchin et al., 2024, arXiv:2404.06957"
     form = "published"
 
     def __init__(self, *, amount: float = 1.0, sigma: float = 1.0) -> None:

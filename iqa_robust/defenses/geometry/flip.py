@@ -21,7 +21,7 @@ class Flip(DifferentiablePurifier):
     """
 
     keeps_geometry: ClassVar[bool] = False
-    source = "Gushchin et al., 2024, arXiv 2404.06957"
+    source = "Gushchin et al., 2024, arXiv:2404.06957"
     form = "published"
 
     def purify(self, x: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,7 @@ class RandomCrop(DifferentiablePurifier):
 
     deterministic: ClassVar[bool] = False
     keeps_geometry: ClassVar[bool] = False
-    source = "Guo et al., ICLR 2018, arXiv 1711.00117"
+    source = "Guo et al., ICLR 2018, arXiv:1711.00117"
     form = "adapted"
 
     def __init__(self, *, fraction: float = 0.9) -> None:

@@ -30,7 +30,7 @@ class Resize(DifferentiablePurifier):
     """
 
     keeps_geometry: ClassVar[bool] = False
-    source = "Gushchin et al., 2024, arXiv 2404.06957"
+    source = "Gushchin et al., 2024, arXiv:2404.06957"
     form = "published"
 
     def __init__(self, *, scale: float = 0.5) -> None:
@@ -71,7 +71,7 @@ class Upscale(DifferentiablePurifier):
         ContractError: `scale` is not a number > 0 and <= 1.
     """
 
-    source = "Gushchin et al., 2024, arXiv 2404.06957"
+    source = "Gushchin et al., 2024, arXiv:2404.06957"
     form = "corrected"
     note = "returns to the size of the input, not to 384 x 512"
 

@@ -32,7 +32,7 @@ class Rotate(DifferentiablePurifier):
 
     deterministic: ClassVar[bool] = False
     keeps_geometry: ClassVar[bool] = False
-    source = "Gushchin et al., 2024, arXiv 2404.06957"
+    source = "Gushchin et al., 2024, arXiv:2404.06957"
     form = "published"
 
     def __init__(self, *, limit: float = 15.0) -> None:

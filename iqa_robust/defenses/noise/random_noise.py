@@ -28,7 +28,7 @@ class RandomNoise(DifferentiablePurifier):
     """
 
     deterministic: ClassVar[bool] = False
-    source = "Gushchin et al., 2024, arXiv 2404.06957"
+    source = "Gushchin et al., 2024, arXiv:2404.06957"
     form = "published"
 
     def __init__(self, *, sigma: float = 0.01) -> None:

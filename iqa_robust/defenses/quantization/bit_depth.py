@@ -23,7 +23,7 @@ class BitDepth(Purifier):
         ContractError: `bits` is not a whole number from 1 to 8.
     """
 
-    source = "Xu, Evans, Qi, NDSS 2018, arXiv 1704.01155"
+    source = "Xu, Evans, Qi, NDSS 2018, arXiv:1704.01155"
     form = "adapted"
 
     def __init__(self, *, bits: int = 4) -> None:

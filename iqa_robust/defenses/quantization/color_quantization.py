@@ -28,7 +28,7 @@ class ColorQuantization(Purifier):
         ContractError: `colors` is not a whole number from 2 to 256.
     """
 
-    source = "Heckbert, SIGGRAPH 1982; Xu, Evans, Qi, NDSS 2018, arXiv 1704.01155"
+    source = "Heckbert, SIGGRAPH 1982; Xu, Evans, Qi, NDSS 2018, arXiv:1704.01155"
     form = "adapted"
 
     def __init__(self, *, colors: int = 64) -> None:
