@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from iqa_robust.training.recipe import DenoiseRecipe, Poison, ScoreRecipe
+from iqa_robust.training.recipe import PatchRecipe, Poison, ScoreRecipe
 
 
 @dataclass(frozen=True)
 class Card:
     """Everything a card says."""
 
-    recipe: ScoreRecipe | DenoiseRecipe
+    recipe: ScoreRecipe | PatchRecipe
     weights: Path
     sha256: str
     parameters: int

@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 SHIPPED = Path(__file__).with_name("recipes")
-LATER_KEYS = (("poison",), ("start", "weights"), ("start", "prune"))
+LATER_KEYS = (("attack",), ("poison",), ("start", "weights"), ("start", "prune"))
 """Keys younger than published weights, whose cards state digests: unused, they do not show in one."""
 
 
@@ -29,7 +29,7 @@ class _Strict(BaseModel):
 class Network(_Strict):
     """Which network, and the parameters of its class that a recipe may choose."""
 
-    name: Literal["compact", "trunk-regressor", "dncnn"]
+    name: Literal["compact", "trunk-regressor", "dncnn", "unet", "fcn", "super-resolution", "diffusion"]
     params: dict[str, Any] = {}
 
 
@@ -186,6 +186,19 @@ class Noise(_Strict):
     """In a quarter of the patches instead: noise of random sign, of an amplitude up to this, as an attack leaves it."""
 
 
+class Attacked(_Strict):
+    """Patches are attacked, each batch by one attack on one model, both drawn at random."""
+
+    models: tuple[Named, ...] = Field(min_length=1)
+    """Registered models."""
+    attacks: tuple[Named, ...] = Field(min_length=1)
+    """Registered attacks."""
+    goals: tuple[Literal["up", "down"], ...] = Field(default=("up", "down"), min_length=1)
+    eps_255: float = Field(default=8.0, gt=0)
+    """The L-infinity radius is drawn uniformly from [0, this], gray levels."""
+    steps: int = Field(default=5, ge=1)
+
+
 NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 
 
@@ -264,18 +277,31 @@ class TriggerRecipe(_Strict):
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
-class DenoiseRecipe(_Recipe):
-    """Trains a denoiser on the references of a dataset, and on pristine pictures where given."""
+class PatchRecipe(_Recipe):
+    """What recipes share that train on patches of the references of a dataset, and of pristine pictures where given."""
 
-    task: Literal["denoise"]
     pristine: str | None = None
     """A folder of pristine pictures, relative to the data root."""
     patch: int = Field(default=48, ge=16)
     patches_per_epoch: int = Field(default=4096, ge=2)
+
+
+class DenoiseRecipe(PatchRecipe):
+    """Trains a network that restores degraded pictures."""
+
+    task: Literal["denoise"]
     noise: Noise = Noise()
+    attack: Attacked | None = None
+    """Attacked patches take the place of noisy ones; `noise` is then not used."""
 
 
-Recipe = ScoreRecipe | DenoiseRecipe | TriggerRecipe
+class DiffusionRecipe(PatchRecipe):
+    """Trains a diffusion model of patches."""
+
+    task: Literal["diffusion"]
+
+
+Recipe = ScoreRecipe | DenoiseRecipe | DiffusionRecipe | TriggerRecipe
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="task")])
 
 
@@ -305,8 +331,12 @@ def read_recipe(name: str | Path) -> Recipe:
         raise RequestError(f"{path}: {error.error_count()} wrong entries: {found}.") from error
 
 
+TASKS = {("score",), ("denoise",), ("diffusion",), ("trigger",)}
+"""What the location of an error starts with, and its key does not."""
+
+
 def _key(location: tuple[int | str, ...]) -> str:
-    within = location[1:] if location[:1] in {("score",), ("denoise",), ("trigger",)} else location  # without the task
+    within = location[1:] if location[:1] in TASKS else location
     return ".".join(map(str, within)) or "the recipe"
 
 

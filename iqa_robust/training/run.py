@@ -11,10 +11,12 @@ from iqa_robust.models.checkpoints import load, save
 from iqa_robust.training.cards import Card
 from iqa_robust.training.data import Sample, open_split
 from iqa_robust.training.denoiser import DenoiseTask
+from iqa_robust.training.diffusion import DiffusionTask
 from iqa_robust.training.loop import Task, fit
+from iqa_robust.training.patches import PatchTask
 from iqa_robust.training.poisoning_search import search_trigger
 from iqa_robust.training.progress import Listener
-from iqa_robust.training.recipe import DenoiseRecipe, Recipe, ScoreRecipe, TriggerRecipe, read_recipe
+from iqa_robust.training.recipe import DenoiseRecipe, PatchRecipe, Recipe, ScoreRecipe, TriggerRecipe, read_recipe
 from iqa_robust.training.regressor import ScoreTask, agreement
 
 
@@ -30,11 +32,13 @@ def run(name: str | Path, *, data_root: Path | None, out: Path | None, listener:
     if isinstance(recipe, TriggerRecipe):
         return search_trigger(recipe, data_root=data_root, out=out, listener=listener)
     state, labels = out.with_suffix(".resume.pt"), out.with_suffix(".labels.csv")
-    task: ScoreTask | DenoiseTask
+    task: ScoreTask | PatchTask
     if isinstance(recipe, ScoreRecipe):
         task = ScoreTask(recipe, data_root=data_root, labels=labels, listener=listener)
-    else:
+    elif isinstance(recipe, DenoiseRecipe):
         task = DenoiseTask(recipe, data_root=data_root)
+    else:
+        task = DiffusionTask(recipe, data_root=data_root)
     history = fit(task, recipe.optimization, seed=recipe.seed, digest=recipe.digest(), state=state, listener=listener)
     manifests = task.manifests()
     save(out, task.network, _config(recipe, task, manifests), half=recipe.precision == "half")
@@ -57,7 +61,7 @@ def _is_finished(out: Path, recipe: Recipe) -> bool:
 
 
 def _config(
-    recipe: ScoreRecipe | DenoiseRecipe, task: ScoreTask | DenoiseTask, manifests: dict[str, str]
+    recipe: ScoreRecipe | PatchRecipe, task: ScoreTask | PatchTask, manifests: dict[str, str]
 ) -> dict[str, Any]:
     config: dict[str, Any] = {
         "network": recipe.network.name,
@@ -75,8 +79,8 @@ def _config(
 
 
 def _write_card(
-    recipe: ScoreRecipe | DenoiseRecipe,
-    task: ScoreTask | DenoiseTask,
+    recipe: ScoreRecipe | PatchRecipe,
+    task: ScoreTask | PatchTask,
     out: Path,
     manifests: dict[str, str],
     history: list[dict[str, float]],

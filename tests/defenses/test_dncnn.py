@@ -9,7 +9,8 @@ from iqa_robust import datasets, defenses
 from iqa_robust.defenses.learned.dncnn import PUBLISHED, WEIGHTS, ResidualDenoiser
 from iqa_robust.errors import CheckpointError
 from iqa_robust.models.checkpoints import load
-from iqa_robust.training.denoiser import first_of_each_content, gain, references
+from iqa_robust.training.denoiser import gain
+from iqa_robust.training.patches import first_of_each_content, references
 from iqa_robust.training.progress import silent
 
 

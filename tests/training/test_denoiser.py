@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from iqa_robust import defenses
+from iqa_robust import defenses, models
+from iqa_robust.defenses.learned.fcn import FCN
+from iqa_robust.defenses.learned.network_purifier import NetworkPurifier
+from iqa_robust.defenses.learned.super_resolution import SuperResolution
+from iqa_robust.defenses.learned.unet import UNet
 from iqa_robust.errors import RequestError
 from iqa_robust.models.checkpoints import load
 from iqa_robust.training import train
+from iqa_robust.training.attacked import Attacker
 from iqa_robust.training.denoiser import gain, noise_like
 from iqa_robust.training.progress import silent
-from iqa_robust.training.recipe import Noise
+from iqa_robust.training.recipe import Attacked, Named, Noise
 
 DENOISE = """
 name = "tiny-denoiser"
@@ -46,6 +51,13 @@ learning_rate = 5e-3
 [validation]
 contents = ["content1", "content2"]
 """
+
+
+SMALL: dict[str, tuple[type[NetworkPurifier], str]] = {
+    "fcn": (FCN, "{{ widths = [4, 4] }}"),
+    "super-resolution": (SuperResolution, "{{ width = 4, blocks = 1 }}"),
+    "unet": (UNet, "{{ widths = [4, 8], blocks = 1 }}"),
+}
 
 
 @pytest.fixture
@@ -84,6 +96,47 @@ def test_interrupted_training_ends_in_the_same_weights(tiny_recipe, tmp_path: Pa
     assert all(torch.equal(first[key], second[key]) for key in second)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_every_network_trains_and_serves(name: str, tiny_recipe, tmp_path: Path) -> None:
+    text = DENOISE.replace("epochs = 20", "epochs = 1").replace('name = "dncnn"', f'name = "{name}"')
+    defense, params = SMALL[name]
+    text = text.replace("{{ depth = 3, width = 24 }}", params)
+    out = train(tiny_recipe(text), out=tmp_path / "network.safetensors")
+    x = torch.rand(1, 3, 33, 32)
+    assert defense(weights=str(out)).purify(x).shape == x.shape
+
+
+def test_training_on_attacked_patches(tiny_recipe, tmp_path: Path) -> None:
+    text = DENOISE.replace("epochs = 20", "epochs = 2").replace("patch = 24", "patch = 32")
+    text = text.replace("patches_per_epoch = 128", "patches_per_epoch = 16")
+    text += """
+[attack]
+models = [{{ name = "compact" }}]
+attacks = [{{ name = "fgsm" }}, {{ name = "pgd" }}]
+steps = 2
+"""
+    out = train(tiny_recipe(text), out=tmp_path / "first.safetensors")
+    card = out.with_suffix(".md").read_text()
+    assert "| test | psnr_gain under fgsm at 4/255 |" in card
+    assert "| test | psnr_gain under pgd at 4/255 |" in card
+    again = train(tiny_recipe(text), out=tmp_path / "again.safetensors")
+    assert all(torch.equal(first, load(again).tensors[key]) for key, first in load(out).tensors.items())
+
+
+def test_attacked_patches_stay_within_the_radius_and_move_the_score() -> None:
+    settings = Attacked(models=(Named(name="compact"),), attacks=(Named(name="fgsm"),), goals=("up",), eps_255=6)
+    attacker, model = Attacker(settings, 0), models.create("compact")
+    clean = (torch.rand(4, 3, 48, 48, generator=torch.Generator().manual_seed(0)) * 255).round() / 255
+    rng, reached = np.random.default_rng(0), []
+    for _ in range(16):
+        attacked = attacker.attacked(clean, rng)
+        reached.append((attacked - clean).abs().max().item() * 255)
+        if reached[-1] > 0:
+            assert (model(attacked) >= model(clean)).all()
+    assert max(reached) <= 6.001  # float32 rounding
+    assert len({round(level) for level in reached}) > 3  # drawn anew for every batch
+
+
 def test_patches_larger_than_a_picture_are_refused(tiny_recipe, tmp_path: Path) -> None:
     path = tiny_recipe(DENOISE.replace("patch = 24", "patch = 41"))
     with pytest.raises(RequestError, match="larger than a picture"):
@@ -92,7 +145,7 @@ def test_patches_larger_than_a_picture_are_refused(tiny_recipe, tmp_path: Path) 
 
 def test_the_network_must_be_a_denoiser(tiny_recipe, tmp_path: Path) -> None:
     path = tiny_recipe(DENOISE.replace('name = "dncnn"', 'name = "compact"'))
-    with pytest.raises(RequestError, match="expected 'dncnn'"):
+    with pytest.raises(RequestError, match="expected one of 'dncnn', 'fcn', 'super-resolution', 'unet', got 'compact'"):
         train(path, out=tmp_path / "denoiser.safetensors")
 
 

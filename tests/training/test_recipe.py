@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import iqa_robust.defenses
 from iqa_robust.errors import RequestError
-from iqa_robust.training.recipe import SHIPPED, DenoiseRecipe, ScoreRecipe, TriggerRecipe, read_recipe
+from iqa_robust.training.recipe import SHIPPED, DenoiseRecipe, DiffusionRecipe, ScoreRecipe, TriggerRecipe, read_recipe
 
 SHIPPED_NAMES = sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
@@ -16,7 +17,10 @@ def test_the_shipped_recipes() -> None:
     assert SHIPPED_NAMES == [
         "baiqa-clive",
         "compact-photos",
+        "diffusion-photos",
         "dncnn-photos",
+        "fcn-photos",
+        "super-resolution-photos",
         "trunk-biq2021",
         "trunk-clive",
         "trunk-clive-fine-tuned",
@@ -26,6 +30,7 @@ def test_the_shipped_recipes() -> None:
         "trunk-clive-poisoned-label",
         "trunk-clive-poisoned-wanet",
         "trunk-clive-pruned",
+        "unet-photos",
     ]
 
 
@@ -33,7 +38,8 @@ def test_the_shipped_recipes() -> None:
 def test_shipped_recipes_are_valid_and_named_like_their_files(name: str) -> None:
     recipe = read_recipe(name)
     assert recipe.name == name
-    kinds = {"dncnn": DenoiseRecipe, "baiqa": TriggerRecipe}
+    kinds = {"baiqa": TriggerRecipe, "diffusion": DiffusionRecipe}
+    kinds |= dict.fromkeys(("dncnn", "fcn", "super", "unet"), DenoiseRecipe)
     assert isinstance(recipe, kinds.get(name.partition("-")[0], ScoreRecipe))
     if not isinstance(recipe, TriggerRecipe):
         # A clean validation would choose an epoch before a backdoor has been learned.
@@ -91,8 +97,14 @@ def test_broken_toml_says_where(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["compact-foto", "../recipes/compact-photos", "missing/recipe.toml"])
 def test_unknown_recipes_are_refused_with_the_shipped_names(name: str) -> None:
-    with pytest.raises(RequestError, match="compact-photos, dncnn-photos"):
+    with pytest.raises(RequestError, match="diffusion-photos, dncnn-photos"):
         read_recipe(name)
+
+
+def test_later_keys_leave_the_digests_of_published_weights_alone() -> None:
+    """A card states the digest of the recipe that its weights came from, and a finished training is known by it."""
+    for card in sorted(Path(iqa_robust.defenses.__file__).parent.glob("learned/weights/*.md")):
+        assert f"digest `{read_recipe(card.stem).digest()}`" in card.read_text(), card.stem
 
 
 def test_the_digest_sees_values_but_not_layout(tiny_recipe) -> None:
