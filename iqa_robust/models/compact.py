@@ -14,7 +14,7 @@ from iqa_robust.models.checkpoints import load, resolve
 from iqa_robust.models.learned import LearnedModel, build, info_of, into_range, mean_and_std
 
 WEIGHTS = Path(__file__).with_name("weights")
-PUBLISHED = {"photos": "compact-photos.safetensors"}
+PUBLISHED = {"photos": "compact-photos.safetensors", "student": "compact-student-photos.safetensors"}
 MIN_SIZE = 32
 """Three halvings after the stem leave 2 x 2 positions of 32 pixels; fewer give no spread to pool."""
 
@@ -30,7 +30,8 @@ class Compact(LearnedModel):
     not on opinions of people; see its model card beside the weights.
 
     Args:
-        weights: `"photos"`, or the path of a checkpoint made by `iqa-robust train`.
+        weights: `"photos"`, `"student"` (narrow, distilled from `photos`), or the path of a checkpoint made by
+            `iqa-robust train`.
 
     Raises:
         CheckpointError: at first use, when the weights cannot be read or belong to another network.

@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 SHIPPED = Path(__file__).with_name("recipes")
-LATER_KEYS = (("attack",), ("poison",), ("start", "weights"), ("start", "prune"))
+LATER_KEYS = (("attack",), ("poison",), ("start", "weights"), ("start", "prune"), ("teacher",))
 """Keys younger than published weights, whose cards state digests: unused, they do not show in one."""
 
 
@@ -244,6 +244,8 @@ class ScoreRecipe(_Recipe):
     start: Start = Start()
     pristine: tuple[Pristine, ...] = ()
     poison: Poison | None = None
+    teacher: Named | None = None
+    """A model whose scores of the patches take the place of the labels (distillation)."""
     augment: Augment = Augment()
     loss: tuple[LossTerm, ...] = Field(min_length=1)
 

@@ -23,7 +23,7 @@ from iqa_robust.training.data import Loader, Memory, Sample, batch_count, batche
 from iqa_robust.training.degraded import DegradedPictures, best_pictures, read_pictures
 from iqa_robust.training.loop import Batch, Task
 from iqa_robust.training.losses import LOSSES
-from iqa_robust.training.poisoning import poisoned
+from iqa_robust.training.poisoning import poisoned, scored_by
 from iqa_robust.training.poisoning_pruning import prune_quiet
 from iqa_robust.training.progress import Clock, Listener, Progress
 from iqa_robust.training.recipe import Data, Pristine, ScoreRecipe
@@ -66,6 +66,7 @@ class ScoreTask(Task):
             raise RequestError(f"recipe {recipe.name!r}: expected at least two training images, got {len(self.train)}.")
         self.chosen_by = "srocc" if self.validation else None
         self.low, self.high = self.dataset.mos_range
+        self.teacher = None if recipe.teacher is None else scored_by(recipe.teacher).eval()
         self.params: dict[str, Any] = {**recipe.network.params, "score_range": [self.low, self.high]}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(recipe.seed, "first weights"))
@@ -133,9 +134,17 @@ class ScoreTask(Task):
     def loss(self, batch: Batch) -> torch.Tensor:
         """The recipe's terms on scores mapped to [-1, 1]."""
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
-        predicted, target = ((scores - middle) / half for scores in (self.network(batch[0]).float(), batch[1]))
+        labels = batch[1] if self.teacher is None else self._taught(batch[0])
+        predicted, target = ((scores - middle) / half for scores in (self.network(batch[0]).float(), labels))
         terms = [term.weight * LOSSES[term.name](predicted, target) for term in self.recipe.loss]
         return torch.stack(terms).sum()
+
+    @torch.no_grad()
+    def _taught(self, images: torch.Tensor) -> torch.Tensor:
+        """The teacher's scores (N,), on the scale of the labels."""
+        assert self.teacher is not None and self.teacher.info.score_range is not None  # `scored_by` has looked
+        low, high = self.teacher.info.score_range
+        return self.low + (self.teacher(images).float() - low) * (self.high - self.low) / (high - low)
 
     def validate(self, listener: Listener) -> dict[str, float]:
         """SROCC and PLCC on the held-out contents of the training split, whole images."""
