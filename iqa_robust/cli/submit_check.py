@@ -14,11 +14,14 @@ def command(
     path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A run's folder, or a board CSV.")],
 ) -> None:
     """Check a submission and list every problem."""
+    from iqa_robust.tables.canaries import check_canaries
     from iqa_robust.tables.submission import check_submission
 
     if not path.exists():
         raise RequestError(f"{path}: no such folder or file; give the --out folder of a run, or a board CSV.")
     problems = check_submission(path)
+    if path.is_dir() and not problems:
+        problems = check_canaries(path)
     for problem in problems:
         print(problem)
     if problems:

@@ -26,6 +26,8 @@ class Defense(ABC):
     text), `ours` (without a source)."""
     note: ClassVar[str] = ""
     """What a reader of a board must know."""
+    canary: ClassVar[bool] = False
+    """True for a defense that is known to be broken and is there to be caught."""
 
     @abstractmethod
     def wrap(self, model: IQAModel) -> IQAModel:

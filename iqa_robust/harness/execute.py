@@ -15,6 +15,7 @@ from iqa_robust.attacks.base import Attack
 from iqa_robust.datasets.base import Dataset, Row
 from iqa_robust.defenses.base import Defense
 from iqa_robust.errors import DataError, IqaRobustError, StorageError
+from iqa_robust.harness.cost import clean_cost
 from iqa_robust.harness.environment import environment, peak_memory_mb
 from iqa_robust.harness.image_rows import attack_columns, failed_row, image_frame, image_rows
 from iqa_robust.harness.prepare import fit_attack, plan_targets
@@ -164,6 +165,8 @@ class _Runner:
                 measured = probe(system, batch, spec.seed)
                 for name, value in measured.items():
                     self.probes[i][name] = max(value, self.probes[i].get(name, 0.0))
+                if "milliseconds" not in self.probes[i]:
+                    self.probes[i] |= clean_cost(system.scored, batch)
 
     def _run_batch(self, batch: Batch) -> None:
         """Run a batch; when memory runs out, halve it and go on."""
@@ -226,7 +229,7 @@ class _Runner:
             spec=spec,
             status=status,
             reason=reason,
-            facts=self._facts(self.systems[i].scored if self.systems else self.model),
+            facts=self._facts(self.systems[i].scored if self.systems else self.model, self.job.defenses[i]),
             environment=environment(self.job.device, self.job.precision),
             probes=self.probes[i],
             seconds=time.perf_counter() - self.started,
@@ -234,7 +237,7 @@ class _Runner:
             images=frame,
         )
 
-    def _facts(self, scored: IQAModel) -> dict[str, Any]:
+    def _facts(self, scored: IQAModel, defense: Defense | None) -> dict[str, Any]:
         dataset, info = self.job.dataset, scored.info
         return {
             "higher_is_better": info.higher_is_better,
@@ -251,6 +254,8 @@ class _Runner:
             "access": self.job.attack.access,
             "control": self.job.attack.control,
             "note": self.job.attack.note,
+            "defense_note": "" if defense is None else type(defense).note,
+            "canary": defense is not None and type(defense).canary,
             "labels": dataset.label_kind,
         }
 

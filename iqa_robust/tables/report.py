@@ -13,11 +13,14 @@ import pandas as pd
 
 from iqa_robust.records import RunRecord, write_atomically
 from iqa_robust.tables import overview, plots
+from iqa_robust.tables.canaries import canaries
 from iqa_robust.tables.certificates import certified_lines
 from iqa_robust.tables.flag_texts import FLAG_MEANINGS
+from iqa_robust.tables.front import fronts, section_verdicts
 from iqa_robust.tables.page import Section, sections
 from iqa_robust.tables.query_plots import query_curves
 from iqa_robust.tables.svg import Plot
+from iqa_robust.tables.verdicts import disappeared
 
 
 def write_report(records: Sequence[RunRecord], board: pd.DataFrame, path: Path) -> None:
@@ -51,6 +54,9 @@ def report_html(records: Sequence[RunRecord], board: pd.DataFrame) -> str:
         sections=[(section, _plots(section)) for section in sections(records, board)],
         overview=overview,
         certified=certified_lines,
+        verdicts=section_verdicts,
+        disappeared=disappeared,
+        canaries=lambda section: canaries(section.records),
         meanings=FLAG_MEANINGS,
     )
 
@@ -59,6 +65,7 @@ def _plots(section: Section) -> dict[str, list[tuple[str, Plot]]]:
     """Plots by place on the page, each with a heading of its own (empty: none)."""
     return {
         "drops": [("", plots.drops(section))],
+        "fronts": [("", plot) for plot in [fronts(section)] if plot.panels],
         "trade_off": [("", plot) for plot in plots.trade_off(section)],
         "movements": [("", plot) for plot in [plots.movements(section)] if plot.panels],
         "correlation": plots.security_curves(section, "srocc_adv", "attacked SROCC"),

@@ -1,0 +1,155 @@
+"""What is left of every system under the strongest attack of its track, whatever the attacker knew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from iqa_robust.measures.correlation import srocc
+from iqa_robust.measures.direction import toward_better
+from iqa_robust.records import KNOWLEDGE, RunRecord
+from iqa_robust.tables.cells import BARE, defense_title, fact, flags_of, group
+from iqa_robust.tables.ranking import system
+
+COLUMNS = (
+    "track",
+    "model",
+    "defense",
+    "norm",
+    "eps_255",
+    "n_images",
+    "srocc_clean",
+    "drift_scaled",
+    "milliseconds",
+    "memory_mb",
+    *(f"shift_{name.replace('-', '_')}" for name in KNOWLEDGE),
+    "shift_worst",
+    "srocc_strongest",
+    "srocc_worst",
+    "strongest",
+    "strongest_knowledge",
+    "protection_oblivious",
+    "protection",
+    "flags",
+)
+LEAST_PROTECTION = 0.1
+"""Protection against an oblivious attacker below which there is nothing that could disappear."""
+DISAPPEARED = 0.5
+"""Share of the oblivious protection of which at least so much must be lost to speak of disappearing."""
+
+
+def verdicts(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """One row per system (model and defense), norm and radius; controls and failed cells are left out.
+
+    Columns (shifts are means of |shift| from the system's own clean scores, in units of their spread):
+
+    - `srocc_clean`, `drift_scaled`: the system's own clean SROCC, and the mean absolute difference that the defense
+      makes to clean scores, as a share of the score range (native units where there is none).
+    - `milliseconds`, `memory_mb`: of one clean score of one image; the least over the cells of the system.
+    - `shift_oblivious`, `shift_adaptive`, `shift_black_box`: of the attack of that knowledge that moves furthest.
+    - `shift_worst`, `srocc_worst`: per image, the attacked score that lies furthest from its clean one in any cell.
+    - `strongest`, `strongest_knowledge`, `srocc_strongest`: the single cell with the lowest attacked SROCC.
+    - `protection_oblivious`, `protection`: 1 - shift / (`shift_worst` of the bare model), for the oblivious attacks and
+      for `shift_worst`; negative where the defended model is easier to move.
+    - `flags`: all flags of the cells.
+
+    Raises:
+        RecordError: a record is given twice, or lacks a fact.
+    """
+    groups: dict[tuple[str, str, str, str, float], list[RunRecord]] = {}
+    for cell in group(records):
+        spec = cell[0].spec
+        key = (spec.track, spec.manifest, system(spec), spec.budget.norm, spec.budget.eps_255)
+        groups.setdefault(key, []).extend(
+            record for record in cell if record.status != "failed" and not record.facts.get("control")
+        )
+    rows = {key: _row(found) for key, found in groups.items() if found}
+    for row in rows.values():
+        bare = [
+            other["shift_worst"]
+            for other in rows.values()
+            if other["defense"] == BARE and all(other[name] == row[name] for name in ("manifest", *_CONTEST))
+        ]
+        if row["defense"] != BARE and bare and bare[0] > 0:
+            row["protection_oblivious"] = 1 - row["shift_oblivious"] / bare[0]
+            row["protection"] = 1 - row["shift_worst"] / bare[0]
+    return pd.DataFrame([{name: row[name] for name in COLUMNS} for row in rows.values()], columns=list(COLUMNS))
+
+
+_CONTEST = ("track", "model", "norm", "eps_255")
+
+
+def disappeared(table: pd.DataFrame) -> tuple[int, int]:
+    """Of the rows protected against oblivious attackers: how many lose half of that or more, and how many there are."""
+    had = table[table["protection_oblivious"] >= LEAST_PROTECTION]
+    lost = 1 - had["protection"] / had["protection_oblivious"]
+    return int((lost >= DISAPPEARED).sum()), len(had)
+
+
+def _row(records: Sequence[RunRecord]) -> dict[str, object]:
+    first = records[0]
+    spec = first.spec
+    clean = _by_image(first, _own_clean_column(first))
+    spread = float(np.nanstd(clean))
+    sign = fact(first, "higher_is_better")
+    mos = _by_image(first, "mos")
+    moved = {record.digest: (_by_image(record, "score_adv").reindex(clean.index) - clean) for record in records}
+    means = {digest: float(shift.abs().mean()) / spread if spread else math.nan for digest, shift in moved.items()}
+    correlations = {record.digest: _srocc(first, mos, clean + moved[record.digest], sign) for record in records}
+    strongest = min(records, key=lambda record: (_or_top(correlations[record.digest]), record.digest))
+    everything = pd.DataFrame(moved)
+    worst = pd.Series(
+        [row[row.abs().idxmax()] if row.notna().any() else math.nan for _, row in everything.iterrows()],
+        index=everything.index,
+    )
+    by_knowledge = {
+        name: max((means[r.digest] for r in records if r.spec.knowledge == name), default=math.nan)
+        for name in KNOWLEDGE
+    }
+    span = 1.0 if spec.score_range is None else spec.score_range[1] - spec.score_range[0]
+    drift = 0.0 if spec.defense is None else float((clean - _by_image(first, "score_clean")).abs().mean()) / span
+    return {
+        "manifest": spec.manifest,
+        "track": spec.track,
+        "model": spec.model.title,
+        "defense": defense_title(spec),
+        "norm": spec.budget.norm,
+        "eps_255": spec.budget.eps_255,
+        "n_images": len(clean),
+        "srocc_clean": _srocc(first, mos, clean, sign),
+        "drift_scaled": drift,
+        "milliseconds": min(record.probes.get("milliseconds", math.nan) for record in records),
+        "memory_mb": min(record.probes.get("memory_mb", math.nan) for record in records),
+        **{f"shift_{name.replace('-', '_')}": value for name, value in by_knowledge.items()},
+        "shift_worst": float(worst.abs().mean()) / spread if spread else math.nan,
+        "srocc_strongest": correlations[strongest.digest],
+        "srocc_worst": _srocc(first, mos, clean + worst, sign),
+        "strongest": strongest.spec.attack.title,
+        "strongest_knowledge": strongest.spec.knowledge,
+        "protection_oblivious": math.nan,
+        "protection": math.nan,
+        "flags": ";".join(flags_of(tuple(records))),
+    }
+
+
+def _own_clean_column(record: RunRecord) -> str:
+    return "score_clean" if record.spec.defense is None else "score_def_clean"
+
+
+def _by_image(record: RunRecord, column: str) -> pd.Series:
+    good = record.images[record.images["status"] == "ok"]
+    return pd.Series(good[column].to_numpy(dtype=float), index=good["image_id"].to_numpy())
+
+
+def _srocc(record: RunRecord, mos: pd.Series, scores: pd.Series, higher_is_better: bool) -> float:
+    return srocc(
+        toward_better(scores.to_numpy(dtype=float), higher_is_better),
+        toward_better(mos.reindex(scores.index).to_numpy(dtype=float), fact(record, "mos_higher_is_better")),
+    )
+
+
+def _or_top(value: float) -> float:
+    return math.inf if math.isnan(value) else value

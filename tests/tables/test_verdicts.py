@@ -1,0 +1,110 @@
+"""What the strongest attack leaves, against sums done by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from iqa_robust.records import RunRecord, write_record
+from iqa_robust.tables.canaries import canaries, check_canaries
+from iqa_robust.tables.front import front
+from iqa_robust.tables.verdicts import disappeared, verdicts
+
+
+def moved(record: RunRecord, clean: list[float], adv: list[float], mos: list[float]) -> RunRecord:
+    """The record with these scores of its own system."""
+    images = record.images.iloc[: len(clean)].copy()
+    images["mos"] = mos
+    images["score_clean"] = clean
+    images["score_adv"] = adv
+    if record.spec.defense is not None:
+        images["score_def_clean"] = clean
+    return dataclasses.replace(record, images=images)
+
+
+CLEAN, MOS = [0.1, 0.3, 0.5, 0.9], [10.0, 30.0, 50.0, 90.0]
+
+
+@pytest.fixture
+def grid(make_record: Callable) -> list[RunRecord]:
+    bare = make_record(n=4)
+    oblivious = make_record(defense="blur", knowledge="oblivious", n=4)
+    adaptive = make_record(defense="blur", knowledge="adaptive", n=4)
+    return [
+        moved(bare, CLEAN, [0.9, 0.7, 0.5, 0.1], MOS),  # mean |shift| .5, reversed
+        moved(oblivious, CLEAN, [0.1, 0.3, 0.6, 1.0], MOS),  # .05
+        moved(adaptive, CLEAN, [0.6, 0.7, 0.5, 0.4], MOS),  # .35
+        make_record(defense="blur", attack="noise", knowledge="black-box", n=4),  # a control does not count
+    ]
+
+
+def test_the_strongest_of_all_is_named_and_measured(grid: list[RunRecord]) -> None:
+    table = verdicts(grid).set_index("defense")
+    spread = float(np.std(CLEAN))
+    row = table.loc["blur"]
+    assert row["shift_oblivious"] == pytest.approx(0.05 / spread)
+    assert row["shift_adaptive"] == pytest.approx(0.35 / spread)
+    assert math.isnan(row["shift_black_box"])
+    # Image by image the larger of the two moves: .5, .4, .1, .5 of the adaptive and oblivious ones.
+    assert row["shift_worst"] == pytest.approx((0.5 + 0.4 + 0.1 + 0.5) / 4 / spread)
+    assert row["srocc_strongest"] == pytest.approx(stats.spearmanr(MOS, [0.6, 0.7, 0.5, 0.4])[0])
+    assert row["srocc_worst"] == pytest.approx(stats.spearmanr(MOS, [0.6, 0.7, 0.6, 0.4])[0])
+    assert (row["strongest"], row["strongest_knowledge"]) == ("iterated", "adaptive")
+    assert row["protection_oblivious"] == pytest.approx(1 - 0.05 / 0.5)
+    assert row["protection"] == pytest.approx(1 - 0.375 / 0.5)
+    assert table.loc["none", "srocc_strongest"] == pytest.approx(-1)
+    assert math.isnan(table.loc["none", "protection"])
+
+
+def test_protection_that_disappears_is_counted(grid: list[RunRecord]) -> None:
+    assert disappeared(verdicts(grid)) == (1, 1)  # .25 is left of .9
+    firm = [record for record in grid if record.spec.knowledge != "adaptive" or record.spec.defense is None]
+    assert disappeared(verdicts(firm)) == (0, 1)
+
+
+def test_the_order_of_records_does_not_matter(grid: list[RunRecord]) -> None:
+    assert verdicts(grid[::-1]).equals(verdicts(grid))
+
+
+def test_a_front_holds_what_nothing_beats() -> None:
+    points = [(0.9, 0.1), (0.8, 0.5), (0.7, 0.5), (0.5, 0.9), (math.nan, 1.0), (0.9, 0.1)]
+    assert front(points) == [True, True, False, True, False, True]
+
+
+def _bird(record: RunRecord, **changes: object) -> RunRecord:
+    return dataclasses.replace(record, facts={**record.facts, "canary": True}, **changes)
+
+
+def test_a_canary_is_caught_by_a_flag_or_by_being_broken(grid: list[RunRecord], make_record: Callable) -> None:
+    broken = [grid[0], *(_bird(record) for record in grid[1:3])]
+    table = canaries(broken)
+    assert table.to_dict("records") == [
+        {"model": "alpha", "canary": "blur", "caught": True, "how": "broken by iterated (adaptive)"}
+    ]
+    still = _bird(moved(make_record(defense="wall", n=4), CLEAN, CLEAN, MOS))
+    assert not canaries([grid[0], still])["caught"].item()
+    flagged = dataclasses.replace(still, flags=("zero-gradient",))
+    assert canaries([grid[0], flagged])["how"].item() == "zero-gradient"
+
+
+def test_publishing_needs_canaries_that_were_all_caught(
+    grid: list[RunRecord], make_record: Callable, tmp_path: Path
+) -> None:
+    submission = tmp_path / "mine"
+    for record in grid:
+        write_record(submission / "runs", record)
+    assert "no canaries" in check_canaries(submission)[0]
+    birds = [grid[0]] + [
+        _bird(moved(make_record(defense=f"bird-{i}", n=4), CLEAN, CLEAN, MOS), flags=("collapsed",)) for i in range(6)
+    ]
+    for bird in birds:
+        write_record(submission / "canaries" / "runs", bird)
+    assert check_canaries(submission) == []
+    write_record(submission / "canaries" / "runs", _bird(moved(make_record(defense="wall", n=4), CLEAN, CLEAN, MOS)))
+    assert check_canaries(submission) == [f"{submission / 'canaries'}: wall on alpha was neither broken nor flagged."]
