@@ -27,7 +27,7 @@ def test_has_at_most_the_stated_colors(colors: int, height: int, width: int) -> 
 def test_four_flat_colors_keep_their_place() -> None:
     x = torch.zeros(1, 3, 8, 8)
     x[:, 0, :4], x[:, 1, :, 4:] = 1, 200 / 255
-    # Median cut stands each box for its mean; four boxes for four colors leave them as they are.
+    # A color of the palette is the mean of a branch of the octree; four branches leave four colors as they are.
     assert torch.equal(ColorQuantization(colors=4).purify(x), x)
 
 
@@ -37,7 +37,7 @@ def test_is_nearly_as_close_as_its_palette_allows() -> None:
     pixels = x[0].flatten(1).T.double().numpy()
     _, nearest = vq(pixels, np.unique(y[0].flatten(1).T.double().numpy(), axis=0))
     found = np.linalg.norm(pixels - y[0].flatten(1).T.double().numpy(), axis=1)
-    # The boxes of a median cut are not the cells of its means, but close.
+    # The branches of an octree are not the cells of their means, but close.
     assert nearest.mean() <= found.mean() <= 1.5 * nearest.mean()
 
 

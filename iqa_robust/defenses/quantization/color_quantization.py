@@ -12,14 +12,14 @@ from iqa_robust.defenses.pixels import map_uint8
 
 
 class ColorQuantization(Purifier):
-    """Every image painted with a palette of its own, found by median cut (Pillow), without dithering.
+    """Every image painted with a palette of its own, found by an octree (Pillow), without dithering.
 
     Released IQA code calls evenly spaced levels per channel so; that is `bit-depth` here.
 
     Shape: (N, 3, H, W) in [0, 1] -> same, on the 8-bit grid.
     Gradient: identity. The color of a pixel follows the pixel over many steps, and the slope of a palette is zero
     almost everywhere.
-    Source: median cut, Heckbert 1982; fewer colors as a defense, Xu, Evans & Qi 2018; BPDA, Athalye et al. 2018.
+    Source: color octrees, Gervautz & Purgathofer 1988; fewer colors as a defense, Xu, Evans & Qi 2018; BPDA, Athalye et al. 2018.
 
     Args:
         colors: in the palette, 2 to 256.
@@ -28,7 +28,7 @@ class ColorQuantization(Purifier):
         ContractError: `colors` is not a whole number from 2 to 256.
     """
 
-    source = "Heckbert, SIGGRAPH 1982; Xu, Evans, Qi, NDSS 2018, arXiv:1704.01155"
+    source = "Gervautz, Purgathofer, 1988; Xu, Evans, Qi, NDSS 2018, arXiv:1704.01155"
     form = "adapted"
 
     def __init__(self, *, colors: int = 64) -> None:
@@ -45,6 +45,6 @@ class ColorQuantization(Purifier):
 
     def _repaint(self, image: np.ndarray) -> np.ndarray:
         painted = Image.fromarray(image).quantize(
-            self.colors, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+            self.colors, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
         )
         return np.array(painted.convert("RGB"))
