@@ -68,7 +68,7 @@ class DiffPure(DifferentiablePurifier):
     """
 
     deterministic: ClassVar[bool] = False
-    source = "Nie, Guo, Huang, Xiao, Vahdat, Anandkumar, ICML 2022, arXiv 2205.07460"
+    source = "Nie, Guo, Huang, Xiao, Vahdat, Anandkumar, ICML 2022, arXiv:2205.07460"
     form = "adapted"
     note = "tiled instead of resized; the shipped model is small and knows photographs only"
 

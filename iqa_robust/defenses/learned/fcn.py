@@ -61,7 +61,7 @@ class FCN(NetworkPurifier):
             a checkpoint made by `iqa-robust train`.
     """
 
-    source = "Gushchin et al., 2024, arXiv 2404.06957"
+    source = "Gushchin et al., 2024, arXiv:2404.06957"
     form = "adapted"
     note = "trained here, on attacks against our own small model"
     network = CorrectionNetwork

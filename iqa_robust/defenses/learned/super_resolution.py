@@ -60,7 +60,7 @@ class SuperResolution(NetworkPurifier):
             path of a checkpoint made by `iqa-robust train`.
     """
 
-    source = "Mustafa, Khan, Hayat, Shen, Shao, IEEE TIP 2019, arXiv 1901.01677"
+    source = "Mustafa, Khan, Hayat, Shen, Shao, IEEE TIP 2019, arXiv:1901.01677"
     form = "adapted"
     network = HalfSizeNetwork
     published = MappingProxyType({"photos": "super-resolution-photos.safetensors"})

@@ -39,7 +39,7 @@ class UNet(NetworkPurifier):
             checkpoint made by `iqa-robust train`.
     """
 
-    source = "Zhang, Li, Zuo, Zhang, Van Gool, Timofte, TPAMI 2021, arXiv 2008.13751"
+    source = "Zhang, Li, Zuo, Zhang, Van Gool, Timofte, TPAMI 2021, arXiv:2008.13751"
     form = "adapted"
     note = "a small network of our own in the form of DRUNet"
     network = UNetDenoiser
