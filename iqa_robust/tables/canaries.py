@@ -43,13 +43,15 @@ def check_canaries(submission: Path) -> list[str]:
     """Every reason why what was evaluated beside these canaries is not fit to be published; empty where there is none.
 
     Args:
-        submission: the folder of a run. The canaries are looked for in its subfolder `canaries`, then in folders beside
-            it whose names start so. Their run must be of the same version of the package.
+        submission: the folder DIR of a run. The canaries are looked for in the folder `DIR-canaries` beside it, then in
+            folders beside it whose names start with `canaries`. They must be run by the same version of the package.
     """
-    folders = [submission / "canaries", *sorted(submission.parent.glob("canaries*"))]
+    submission = submission.resolve()
+    beside = submission.with_name(f"{submission.name}-canaries")
+    folders = [beside, *sorted(submission.parent.glob("canaries*"))]
     folder = next((found for found in folders if found.is_dir()), None)
     if folder is None:
-        return [f"{submission}: no canaries; run `iqa-robust run canaries --out {submission / 'canaries'}`."]
+        return [f"{submission}: no canaries; run `iqa-robust run canaries --out {beside}`."]
     records, evaluated = read_records(folder), read_records(submission)
     versions = {record.spec.package_version for record in records}
     problems = [

@@ -104,7 +104,9 @@ def test_publishing_needs_canaries_that_were_all_caught(
         _bird(moved(make_record(defense=f"bird-{i}", n=4), CLEAN, CLEAN, MOS), flags=("collapsed",)) for i in range(6)
     ]
     for bird in birds:
-        write_record(submission / "canaries" / "runs", bird)
+        write_record(tmp_path / "mine-canaries" / "runs", bird)
     assert check_canaries(submission) == []
-    write_record(submission / "canaries" / "runs", _bird(moved(make_record(defense="wall", n=4), CLEAN, CLEAN, MOS)))
-    assert check_canaries(submission) == [f"{submission / 'canaries'}: wall on alpha was neither broken nor flagged."]
+    write_record(tmp_path / "mine-canaries" / "runs", _bird(moved(make_record(defense="wall", n=4), CLEAN, CLEAN, MOS)))
+    assert check_canaries(submission) == [
+        f"{tmp_path / 'mine-canaries'}: wall on alpha was neither broken nor flagged."
+    ]

@@ -25,8 +25,8 @@ class FewPixels(Attack):
     climbs the gradient with momentum, and after every step only as many pixels as the budget allows keep their
     change: those with the largest sum of |change| times |accumulated gradient|, so that a pixel needs both a slope and
     room. (PGD0 keeps the largest changes, and misses the best pixels even of a linear model.) The remaining steps
-    start at the best point of these and move the values of its pixels only. Steps shrink quadratically towards zero in both
-    parts.
+    start at the best point of these and move the values of its pixels only. Steps shrink quadratically towards zero in
+    both parts.
 
     Adapted: PGD0 takes steps of constant length without momentum from random starts, to make a classifier err.
     """
