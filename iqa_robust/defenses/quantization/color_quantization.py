@@ -19,7 +19,8 @@ class ColorQuantization(Purifier):
     Shape: (N, 3, H, W) in [0, 1] -> same, on the 8-bit grid.
     Gradient: identity. The color of a pixel follows the pixel over many steps, and the slope of a palette is zero
     almost everywhere.
-    Source: color octrees, Gervautz & Purgathofer 1988; fewer colors as a defense, Xu, Evans & Qi 2018; BPDA, Athalye et al. 2018.
+    Source: color octrees, Gervautz & Purgathofer 1988; fewer colors as a defense, Xu, Evans & Qi 2018; BPDA, Athalye et
+    al. 2018.
 
     Args:
         colors: in the palette, 2 to 256.
