@@ -87,8 +87,10 @@ def _write(drawn: Any, labels: list[tuple[tuple[float, float], str]], middle: fl
         highest = height
         left = x > middle
         drawn.annotate(
-            f"{shortened(name)}  " if left else f"  {shortened(name)}",
+            shortened(name),
             (x, height),
+            xytext=(-7 if left else 7, 0),
+            textcoords="offset points",
             ha="right" if left else "left",
             va="center",
             fontsize=9,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -89,7 +90,7 @@ def disappeared(table: pd.DataFrame) -> tuple[int, int]:
     return int((lost >= DISAPPEARED).sum()), len(had)
 
 
-def _row(records: Sequence[RunRecord]) -> dict[str, object]:
+def _row(records: Sequence[RunRecord]) -> dict[str, Any]:
     first = records[0]
     spec = first.spec
     clean = _by_image(first, _own_clean_column(first))
