@@ -26,11 +26,12 @@ class HalfSizeNetwork(nn.Module):
 
     def __init__(self, *, width: int = 48, blocks: int = 6) -> None:
         super().__init__()
+        last = zero_convolution(width, 12)
         self.detail = nn.Sequential(
             nn.Conv2d(3, width, 3, padding=1),
             *(ResidualBlock(width) for _ in range(blocks)),
             nn.ReLU(),
-            zero_convolution(width, 12),
+            last,
             nn.PixelShuffle(2),
         )
 
