@@ -3,7 +3,7 @@
 One line per detector, over attacks toward higher and toward lower scores:
 
 - AUROC, TPR: of clean against attacked images, TPR where 5 % of the clean ones are called attacked;
-- |shift|: mean absolute shift of the attacked scores;
+- shift: mean absolute shift of the attacked scores;
 - past: mean absolute shift where an image that is noticed counts 0: what the attacker gets past the detector.
 
 The oblivious attacker knows the model only. The adaptive one also knows the detector and its threshold
@@ -32,7 +32,7 @@ from iqa_robust.records import Budget
 
 COLUMNS = (
     "detector",
-    *(f"{knowledge} {name}" for knowledge in ("oblivious", "adaptive") for name in ("AUROC", "TPR", "|shift|", "past")),
+    *(f"{knowledge} {name}" for knowledge in ("oblivious", "adaptive") for name in ("AUROC", "TPR", "shift", "past")),
 )
 DETECTORS: dict[str, Detector] = {
     "jpeg": PurifierDifference(purifier="jpeg"),
@@ -92,7 +92,7 @@ def lines(
         for knowledge, (values, shift) in (("oblivious", reached(list(oblivious.values()))), ("adaptive", adaptive)):
             line[f"{knowledge} AUROC"] = auroc(clean, values)
             line[f"{knowledge} TPR"] = float((values > threshold).mean())
-            line[f"{knowledge} |shift|"] = float(shift.mean())
+            line[f"{knowledge} shift"] = float(shift.mean())
             line[f"{knowledge} past"] = _past(values, shift, threshold)
         found.append(line)
     return found

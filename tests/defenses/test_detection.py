@@ -171,10 +171,10 @@ def test_the_table_of_detectors() -> None:
     rows = table.lines(model, detectors, calibration, x, ir.attacks.create("pgd"), Budget(eps_255=4, steps=3))
     assert [row["detector"] for row in rows] == ["median", "student"]
     for row in rows:
-        assert row["oblivious past"] <= row["oblivious |shift|"] and row["adaptive past"] <= row["adaptive |shift|"]
+        assert row["oblivious past"] <= row["oblivious shift"] and row["adaptive past"] <= row["adaptive shift"]
         assert all(0 <= row[f"{who} {what}"] <= 1 for who in ("oblivious", "adaptive") for what in ("AUROC", "TPR"))
     # One attack on the bare model serves all: its shift is the same in every line.
-    assert rows[0]["oblivious |shift|"] == rows[1]["oblivious |shift|"]
+    assert rows[0]["oblivious shift"] == rows[1]["oblivious shift"]
     assert table.text(rows).count("\n") == 4
 
 
