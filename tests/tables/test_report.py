@@ -17,6 +17,7 @@ from iqa_robust.tables.board import board
 from iqa_robust.tables.flag_texts import FLAG_MEANINGS
 from iqa_robust.tables.page import sections
 from iqa_robust.tables.report import report_html, write_report
+from iqa_robust.tables.verdicts import verdicts
 
 HOSTILE = "<script>alert(1)</script>"
 VOID = {"meta", "br", "img", "input", "link", "hr"}
@@ -109,9 +110,9 @@ def test_the_same_records_give_the_same_page(grid: list[RunRecord], html: str) -
 def test_the_board_is_there_and_can_be_read_aloud(grid: list[RunRecord], page: Page) -> None:
     rows = len(board(grid))
     rowheads = [th for th in page.of("th") if th.get("scope") == "row"]
-    assert len(rowheads) == 2 * rows  # the board and the provenance
+    assert len(rowheads) == 2 * rows + len(verdicts(grid))  # the board, the provenance and the defenses
     assert all(th.get("scope") in {"row", "col"} for th in page.of("th"))
-    assert len(page.of("caption")) == len(page.of("table")) == 2
+    assert len(page.of("caption")) == len(page.of("table")) == 3
     assert page.of("html")[0]["lang"] == "en"
     plots = [svg for svg in page.of("svg") if svg.get("class") == "plot"]
     assert plots and all(svg.get("role") == "img" and svg.get("aria-label") for svg in plots)
