@@ -44,6 +44,7 @@ registry = DefenseRegistry(
         "rotate": "iqa_robust.defenses.geometry.rotate:Rotate",
         "super-resolution": "iqa_robust.defenses.learned.super_resolution:SuperResolution",
         "total-variation": "iqa_robust.defenses.filtering.total_variation:TotalVariation",
+        "trained": "iqa_robust.defenses.trained:Trained",
         "unet": "iqa_robust.defenses.learned.unet:UNet",
         "unsharp": "iqa_robust.defenses.filtering.unsharp:Unsharp",
         "upscale": "iqa_robust.defenses.geometry.resize:Upscale",

@@ -250,6 +250,7 @@ class _Runner:
             "score_draws": 1 if info.deterministic else SCORE_DRAWS,
             "weights_source": info.weights_source,
             "weights_license": info.weights_license,
+            "weights_sha256": info.weights_sha256,
             "training_datasets": None if info.training_datasets is None else list(info.training_datasets),
             "access": self.job.attack.access,
             "control": self.job.attack.control,

@@ -22,7 +22,8 @@ def test_every_own_defense_is_on_the_page_as_it_declares_itself() -> None:
         cls = defenses.get(name)
         declared = inspect.signature(cls).parameters.values()
         assert (source, form, randomized) == (cls.source, cls.form, "no" if cls.deterministic else "yes"), name
-        assert parameters == (", ".join(f"`{p.name}={p.default!r}`" for p in declared) or "none"), name
+        shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in declared]
+        assert parameters == (", ".join(f"`{text}`" for text in shown) or "none"), name
         if issubclass(cls, Purifier):
             assert (slope == "exact") == issubclass(cls, DifferentiablePurifier), name
 
