@@ -8,6 +8,7 @@ import pytest
 
 from iqa_robust.records import read_records
 from iqa_robust.tables.board import board
+from iqa_robust.tables.canaries import check_canaries
 from iqa_robust.tables.submission import check_submission
 from iqa_robust.tables.write import write_board
 
@@ -30,3 +31,4 @@ def test_a_board_is_its_records(track: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("track", TRACKS)
 def test_what_is_published_would_be_accepted(track: str) -> None:
     assert check_submission(LEADERBOARDS / "runs" / track) == []
+    assert check_canaries(LEADERBOARDS / "runs" / track) == []
