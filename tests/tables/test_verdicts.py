@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
+from iqa_robust.cli import table
 from iqa_robust.records import RunRecord, write_record
 from iqa_robust.tables.canaries import canaries, check_canaries
 from iqa_robust.tables.front import front
-from iqa_robust.tables.verdicts import disappeared, verdicts
+from iqa_robust.tables.verdicts import COLUMNS, disappeared, verdicts
 
 
 def moved(record: RunRecord, clean: list[float], adv: list[float], mos: list[float]) -> RunRecord:
@@ -45,9 +47,9 @@ def grid(make_record: Callable) -> list[RunRecord]:
 
 
 def test_the_strongest_of_all_is_named_and_measured(grid: list[RunRecord]) -> None:
-    table = verdicts(grid).set_index("defense")
+    found = verdicts(grid).set_index("defense")
     spread = float(np.std(CLEAN))
-    row = table.loc["blur"]
+    row = found.loc["blur"]
     assert row["shift_oblivious"] == pytest.approx(0.05 / spread)
     assert row["shift_adaptive"] == pytest.approx(0.35 / spread)
     assert math.isnan(row["shift_black_box"])
@@ -58,8 +60,8 @@ def test_the_strongest_of_all_is_named_and_measured(grid: list[RunRecord]) -> No
     assert (row["strongest"], row["strongest_knowledge"]) == ("iterated", "adaptive")
     assert row["protection_oblivious"] == pytest.approx(1 - 0.05 / 0.5)
     assert row["protection"] == pytest.approx(1 - 0.375 / 0.5)
-    assert table.loc["none", "srocc_strongest"] == pytest.approx(-1)
-    assert math.isnan(table.loc["none", "protection"])
+    assert found.loc["none", "srocc_strongest"] == pytest.approx(-1)
+    assert math.isnan(found.loc["none", "protection"])
 
 
 def test_protection_that_disappears_is_counted(grid: list[RunRecord]) -> None:
@@ -70,6 +72,15 @@ def test_protection_that_disappears_is_counted(grid: list[RunRecord]) -> None:
 
 def test_the_order_of_records_does_not_matter(grid: list[RunRecord]) -> None:
     assert verdicts(grid[::-1]).equals(verdicts(grid))
+
+
+def test_the_command_writes_them(grid: list[RunRecord], tmp_path: Path) -> None:
+    for record in grid:
+        write_record(tmp_path / "runs", record)
+    table.command(tmp_path, verdicts=tmp_path / "verdicts.csv")
+    rows = pd.read_csv(tmp_path / "verdicts.csv")
+    assert list(rows.columns) == list(COLUMNS)
+    assert rows.set_index("defense").loc["blur", "protection"] == pytest.approx(0.25, abs=1e-6)
 
 
 def test_a_front_holds_what_nothing_beats() -> None:
@@ -83,8 +94,7 @@ def _bird(record: RunRecord, **changes: object) -> RunRecord:
 
 def test_a_canary_is_caught_by_a_flag_or_by_being_broken(grid: list[RunRecord], make_record: Callable) -> None:
     broken = [grid[0], *(_bird(record) for record in grid[1:3])]
-    table = canaries(broken)
-    assert table.to_dict("records") == [
+    assert canaries(broken).to_dict("records") == [
         {"model": "alpha", "canary": "blur", "caught": True, "how": "broken by iterated (adaptive)"}
     ]
     still = _bird(moved(make_record(defense="wall", n=4), CLEAN, CLEAN, MOS))
