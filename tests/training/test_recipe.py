@@ -17,6 +17,7 @@ def test_the_shipped_recipes() -> None:
     assert SHIPPED_NAMES == [
         "baiqa-clive",
         "compact-photos",
+        "compact-student-photos",
         "diffusion-photos",
         "dncnn-photos",
         "fcn-photos",
@@ -42,9 +43,9 @@ def test_shipped_recipes_are_valid_and_named_like_their_files(name: str) -> None
     kinds |= dict.fromkeys(("dncnn", "fcn", "super", "unet"), DenoiseRecipe)
     assert isinstance(recipe, kinds.get(name.partition("-")[0], ScoreRecipe))
     if not isinstance(recipe, TriggerRecipe):
-        # A clean validation would choose an epoch before a backdoor has been learned.
-        poisoned = isinstance(recipe, ScoreRecipe) and recipe.poison is not None
-        assert bool(recipe.validation.share or recipe.validation.contents) != poisoned
+        # A clean validation would choose an epoch before a backdoor has been learned, and a student has a teacher.
+        special = isinstance(recipe, ScoreRecipe) and (recipe.poison is not None or recipe.teacher is not None)
+        assert bool(recipe.validation.share or recipe.validation.contents) != special
 
 
 def test_every_mistake_is_listed_with_its_key(tiny_recipe) -> None:
