@@ -123,7 +123,8 @@ def _ioi_of_numpy(image: np.ndarray, pushed: np.ndarray, keep: float) -> np.ndar
     for band in range(3):
         clean, other = np.fft.fft2(image[..., band]), np.fft.fft2(pushed[..., band])
         magnitude = np.abs(clean)
-        strong = magnitude > np.sort(magnitude.ravel())[int((1 - keep) * magnitude.size)]
+        # Mirrored frequencies have one magnitude up to rounding.
+        strong = magnitude > np.sort(magnitude.ravel())[int((1 - keep) * magnitude.size)] * (1 + 1e-9)
         low = np.fft.ifft2(clean * strong).real
         high, high_pushed = np.fft.ifft2(clean * ~strong).real, np.fft.ifft2(other * ~strong).real
         f = busy[..., band]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+LEADERBOARDS = Path(__file__).parents[2] / "leaderboards"
 
 
 def test_check_prints_every_check_and_passes_a_sound_defense(cli) -> None:
@@ -37,6 +41,9 @@ def test_submit_check_lists_problems_and_leaves_with_1(cli, track, tmp_path) -> 
 def test_submit_check_accepts_a_whole_run(cli, track, tmp_path) -> None:
     out = tmp_path / "out"
     assert cli("run", track, "--out", out).status == 0
+    outcome = cli("submit-check", out)
+    assert outcome.status == 1 and "no canaries" in outcome.out
+    shutil.copytree(LEADERBOARDS / "runs" / "canaries-v1", tmp_path / "out-canaries")
     outcome = cli("submit-check", out)
     assert (outcome.status, outcome.out) == (0, "ready to submit\n")
 

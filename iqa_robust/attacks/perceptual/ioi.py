@@ -76,11 +76,15 @@ def _moved(
 
 
 def weak_frequencies(x: torch.Tensor, keep: float) -> torch.Tensor:
-    """(N, 3, H, W) bool over Fourier coefficients: all but the share `keep` of the largest, per channel."""
+    """(N, 3, H, W) bool over Fourier coefficients: all but the share `keep` of the largest, per channel.
+
+    Two frequencies that mirror each other have one magnitude and stay together, whatever rounding makes of it: the
+    machine must not decide which of them is cut.
+    """
     magnitude = torch.fft.fft2(x.double()).abs()
     ordered = magnitude.flatten(2).sort(dim=2).values
     threshold = ordered[..., min(int((1 - keep) * ordered.shape[2]), ordered.shape[2] - 1)]
-    return magnitude <= threshold[..., None, None]
+    return magnitude <= threshold[..., None, None] * (1 + 1e-9)
 
 
 def filtered(difference: torch.Tensor, weak: torch.Tensor) -> torch.Tensor:
