@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from iqa_robust.measures.correlation import srocc
@@ -94,7 +93,7 @@ def _row(records: Sequence[RunRecord]) -> dict[str, Any]:
     first = records[0]
     spec = first.spec
     clean = _by_image(first, _own_clean_column(first))
-    spread = float(np.nanstd(clean))
+    spread = float(clean.std(ddof=0))  # NaN, without a warning, where no image has a score
     sign = fact(first, "higher_is_better")
     mos = _by_image(first, "mos")
     moved = {record.digest: (_by_image(record, "score_adv").reindex(clean.index) - clean) for record in records}
