@@ -25,7 +25,7 @@ def canaries(records: Sequence[RunRecord]) -> pd.DataFrame:
     (`tables.verdicts`) lies below `BROKEN`. A cell that failed says nothing.
     """
     known = {(r.spec.model.title, defense_title(r.spec)): None for r in records if r.facts.get("canary")}
-    table = verdicts(records)
+    table = verdicts(records) if known else pd.DataFrame()
     rows = []
     for model, defense in known:
         own = table[(table["model"] == model) & (table["defense"] == defense)]

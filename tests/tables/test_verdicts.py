@@ -67,7 +67,7 @@ def test_the_strongest_of_all_is_named_and_measured(grid: list[RunRecord]) -> No
 def test_protection_that_disappears_is_counted(grid: list[RunRecord]) -> None:
     assert disappeared(verdicts(grid)) == (1, 1)  # .25 is left of .9
     firm = [record for record in grid if record.spec.knowledge != "adaptive" or record.spec.defense is None]
-    assert disappeared(verdicts(firm)) == (0, 1)
+    assert disappeared(verdicts(firm)) == (0, 0)  # nobody attacked the defended model itself
 
 
 def test_the_order_of_records_does_not_matter(grid: list[RunRecord]) -> None:
