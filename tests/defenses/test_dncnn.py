@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from iqa_robust import datasets, defenses
-from iqa_robust.defenses.learned.dncnn import PUBLISHED, WEIGHTS, ResidualDenoiser
+from iqa_robust.defenses.learned.dncnn import DnCNN, ResidualDenoiser
+from iqa_robust.defenses.learned.network_purifier import WEIGHTS
 from iqa_robust.errors import CheckpointError
 from iqa_robust.models.checkpoints import load
 from iqa_robust.training.denoiser import gain
@@ -50,7 +51,7 @@ def test_published_weights_remove_noise_from_held_out_photos() -> None:
     network = defenses.create("dncnn")
     pictures = references(first_of_each_content(datasets.create("photos", split="test"))[::4], "test")
     network.purify(torch.zeros(1, 3, 32, 32))
-    measured = [gain(network._network, pictures, sigma, silent, "test") for sigma in (5, 10, 15)]
+    measured = [gain(network._built, pictures, sigma, silent, "test") for sigma in (5, 10, 15)]
     assert measured[0] > GAINS[0]
     assert measured[1] > GAINS[1]
     assert measured[2] > GAINS[2]
@@ -61,7 +62,7 @@ GAINS = (1.0, 3.0, 4.0)
 
 
 def test_published_weights_are_small_and_named() -> None:
-    path = WEIGHTS / PUBLISHED["photos"]
+    path = WEIGHTS / DnCNN.published["photos"]
     assert path.stat().st_size < 1_000_000
     assert "photos:train" in load(path).config["training_datasets"]
     assert path.with_suffix(".md").is_file()

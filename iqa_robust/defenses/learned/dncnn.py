@@ -2,44 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from iqa_robust.defenses.base import DifferentiablePurifier
-from iqa_robust.models.checkpoints import load, resolve
-from iqa_robust.models.learned import build
-
-WEIGHTS = Path(__file__).with_name("weights")
-PUBLISHED = {"photos": "dncnn-photos.safetensors"}
-
-
-class DnCNN(DifferentiablePurifier):
-    """Removes noise with a convolutional network that predicts it (DnCNN, Zhang et al., 2017), before the model.
-
-    Keeps size and frame, is deterministic, and is its own surrogate: the attacker gets the exact gradient.
-
-    Args:
-        weights: `"photos"` (blind to the noise level, trained by the recipe `dncnn-photos`), or the path of a
-            checkpoint made by `iqa-robust train`.
-
-    Raises:
-        CheckpointError: at first use, when the weights cannot be read or belong to another network.
-    """
-
-    def __init__(self, *, weights: str = "photos") -> None:
-        self.weights = weights
-        self._network: nn.Module | None = None
-
-    def purify(self, x: torch.Tensor) -> torch.Tensor:
-        """The denoised images, same shape."""
-        if self._network is None:
-            built = build(ResidualDenoiser, load(resolve(self.weights, PUBLISHED, WEIGHTS)))
-            self._network = built.eval().requires_grad_(False)
-        self._network = self._network.to(x.device)
-        return self._network(x).clamp(0, 1)
+from iqa_robust.defenses.learned.network_purifier import NetworkPurifier
 
 
 class ResidualDenoiser(nn.Module):
@@ -65,3 +34,18 @@ class ResidualDenoiser(nn.Module):
         height, width = x.shape[-2:]
         even = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
         return x - self.noise(even - 0.5)[..., :height, :width]
+
+
+class DnCNN(NetworkPurifier):
+    """Removes noise with a convolutional network that predicts it (DnCNN, Zhang et al., 2017), before the model.
+
+    Shape: (N, 3, H, W) in [0, 1] -> same, any size. Deterministic.
+    Surrogate: itself, with the exact gradient of the network; only the clip to [0, 1] is passed with slope 1.
+
+    Args:
+        weights: `"photos"` (blind to the noise level, trained by the recipe `dncnn-photos`), or the path of a
+            checkpoint made by `iqa-robust train`.
+    """
+
+    network = ResidualDenoiser
+    published = MappingProxyType({"photos": "dncnn-photos.safetensors"})
