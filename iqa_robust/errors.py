@@ -48,3 +48,9 @@ class StorageError(IqaRobustError, OSError):
     """Results cannot be written. What was finished is kept and the same command resumes."""
 
     exit_status = 1
+
+
+class WorkerError(IqaRobustError, RuntimeError):
+    """Workers died over a cell, or could not be started. What was finished is kept and the same command resumes."""
+
+    exit_status = 1

@@ -78,3 +78,7 @@ class RunProgress:
                 self._progress.advance(self._cells)
             if record.status == "failed":
                 self._console.print(f"failed: {record.digest}: {record.reason}", style="red", markup=False)
+
+    def lost(self, title: str) -> None:
+        """Say that a worker died."""
+        self._console.print(f"a worker died over {title}; another goes on", style="yellow", markup=False)

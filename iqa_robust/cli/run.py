@@ -54,14 +54,21 @@ def command(
         Precision, typer.Option(help="Arithmetic of the attack; this version has fp32 only.")
     ] = Precision.auto,
     executor: Annotated[
-        ExecutorName, typer.Option(help="Who runs the cells; this version has local only.")
+        ExecutorName, typer.Option(help="Who runs the cells: processes of this machine, or a Ray cluster.")
     ] = ExecutorName.local,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes on this machine.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=4096, help="Processes or Ray actors [one per GPU; on CPUs 1, with ray all there is]."),
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A Ray cluster to join, such as `auto` [one is started here].")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only part I of N of the cells, the same on every machine.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and their cost; run nothing.")] = False,
 ) -> None:
     """Run a track, or what is missing of it, and write its board and report."""
-    if executor is ExecutorName.ray:
-        raise RequestError("executor 'ray' is not part of this version; use --executor local --workers N.")
     if precision is Precision.bf16:
         raise RequestError("precision 'bf16': this version attacks in fp32 only; leave --precision out.")
     if data_root is not None and not data_root.is_dir():
@@ -72,9 +79,13 @@ def command(
     console = make_console()
     with console.status("loading"):
         from iqa_robust.harness import plan as planning
+        from iqa_robust.harness.executors.choose import choose
+        from iqa_robust.harness.shard import Shard
         from iqa_robust.harness.track import load_track
         from iqa_robust.harness.tracks_folder import find_track
 
+        part = None if shard is None else Shard.parse(shard)
+        chosen = choose(executor.value, workers=workers, device=device.value, ray_address=ray_address)
         loaded = load_track(find_track(track))
         selection = planning.Selection(_names(models), _names(defenses), _names(attacks), limit)
         plan = planning.make_plan(loaded, data_root=data_root, selection=selection)
@@ -82,7 +93,7 @@ def command(
     if dry_run:
         _print_plan(plan, folder, device.value, console)
         return
-    raise typer.Exit(_run(plan, folder, device.value, workers, console))
+    raise typer.Exit(_run(plan, folder, device.value, chosen, part, console))
 
 
 def _names(given: str | None) -> tuple[str, ...] | None:
@@ -94,7 +105,7 @@ def _names(given: str | None) -> tuple[str, ...] | None:
     return names
 
 
-def _run(plan: Any, folder: Path, device: str, workers: int, console: Any) -> int:
+def _run(plan: Any, folder: Path, device: str, executor: Any, shard: Any, console: Any) -> int:
     from iqa_robust.cli.progress import RunProgress
     from iqa_robust.cli.terminal import print_board
     from iqa_robust.harness.run import run
@@ -110,17 +121,28 @@ def _run(plan: Any, folder: Path, device: str, workers: int, console: Any) -> in
             f"[yellow]{plan.dataset.missing} images of the split are not here; every record says so.[/yellow]"
         )
     with RunProgress(console) as progress:
-        records = run(plan, folder, device=device, workers=workers, listener=progress)
+        records = run(plan, folder, device=device, executor=executor, shard=shard, listener=progress)
+    failed = [record for record in records if record.status != "ok"]
+    if len(records) < len(plan.cells):
+        _name_failed(failed, console)
+        console.print(
+            f"shard {shard}: its {len(records)} cells are recorded; the last shard writes the board, and the command"
+            " without --shard runs what is missing."
+        )
+        return 1 if failed else 0
     with console.status("board and report"):
         table = board(records)
         write_board(table, folder / "board.csv")
         write_report(records, table, folder / "report.html")
     print_board(table, console)
-    failed = [record for record in records if record.status != "ok"]
-    for record in failed:
-        console.print(f"{record.status}: {record.digest}: {record.reason}", style="red", markup=False)
+    _name_failed(failed, console)
     console.print(f"{folder / 'board.csv'}\n{folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     return 1 if failed else 0
+
+
+def _name_failed(records: Any, console: Any) -> None:
+    for record in records:
+        console.print(f"{record.status}: {record.digest}: {record.reason}", style="red", markup=False)
 
 
 def _print_plan(plan: Any, folder: Path, device: str, console: Any) -> None:

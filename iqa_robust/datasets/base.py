@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -185,6 +186,10 @@ class Dataset(ABC):
         )
 
     # What every dataset does
+
+    def changed(self, **params: Any) -> Dataset:
+        """A dataset of the same kind that differs in the given parameters, such as `split`."""
+        return type(self)(**{**{name: getattr(self, name) for name in signature(type(self)).parameters}, **params})
 
     def rows(self) -> tuple[Row, ...]:
         """The rows of the split that are present, in the order of the authors' table, at most `limit`.

@@ -53,7 +53,9 @@ class Job:
     """Whether the caller took a part of the images that the track names."""
 
 
-def run_job(job: Job, store: Store | None = None, advanced: Callable[[int], None] = lambda n: None) -> list[RunRecord]:
+def run_job(
+    job: Job, store: Store | None = None, advanced: Callable[[int], None] = lambda n: None, *, spent: float = 0.0
+) -> list[RunRecord]:
     """Run the cells of a job, batch by batch, and keep their records.
 
     Finished batches found in `store` are not run again. A cell that fails is recorded with its reason.
@@ -62,23 +64,50 @@ def run_job(job: Job, store: Store | None = None, advanced: Callable[[int], None
         job: what to run.
         store: where parts and records are kept; None keeps nothing.
         advanced: called with the number of images each finished batch holds.
+        spent: seconds that went into finished batches elsewhere, which the records add to their own.
 
     Raises:
         StorageError: results cannot be written.
     """
-    records = _Runner(job, store, advanced).run()
+    records = _Runner(job, store, advanced, spent).run()
     if len(records) > 1 and any(record.status == "failed" for record in records):
-        alone = [
-            dataclasses.replace(job, specs=(spec,), defenses=(defense,))
-            for spec, defense in zip(job.specs, job.defenses, strict=True)
-        ]
-        return [run_job(single, store)[0] for single in alone]  # one bad defense must not fail its neighbors
+        # One bad defense must not fail its neighbors.
+        return [run_job(single, store, spent=spent)[0] for single in _alone(job)]
     return records
 
 
+def run_part(
+    job: Job, store: Store, batches: Sequence[Sequence[str]], advanced: Callable[[int], None] = lambda n: None
+) -> None:
+    """Attack some batches of a job and keep their rows in `store`, where `run_job` finds them; writes no record.
+
+    A batch that a cell fails on is left to `run_job`, which then records the reason.
+
+    Args:
+        job: what to run.
+        store: where the parts are kept; batches it holds are not run again.
+        batches: ids of the images of each batch, as `run_job` would form it, so that the numbers are the same.
+        advanced: called with the number of images each finished batch holds.
+
+    Raises:
+        StorageError: results cannot be written.
+    """
+    if _Runner(job, store, advanced).run_part(store, batches) and len(job.specs) > 1:
+        for single in _alone(job):
+            _Runner(single, store, lambda n: None).run_part(store, batches)
+
+
+def _alone(job: Job) -> list[Job]:
+    """The cells of a job as jobs of their own."""
+    return [
+        dataclasses.replace(job, specs=(spec,), defenses=(defense,))
+        for spec, defense in zip(job.specs, job.defenses, strict=True)
+    ]
+
+
 class _Runner:
-    def __init__(self, job: Job, store: Store | None, advanced: Callable[[int], None]) -> None:
-        self.job, self.store, self.advanced = job, store, advanced
+    def __init__(self, job: Job, store: Store | None, advanced: Callable[[int], None], spent: float = 0.0) -> None:
+        self.job, self.store, self.advanced, self.spent = job, store, advanced, spent
         self.model = job.model.to(job.device)
         self.systems: list[System] = []
         self.done: list[dict[str, dict[str, Any]]] = [{} for _ in job.specs]
@@ -88,28 +117,52 @@ class _Runner:
         self.started = time.perf_counter()
 
     def run(self) -> list[RunRecord]:
-        reason = ""
-        try:
-            self.systems = [System(self.model, defense) for defense in self.job.defenses]
+        def everything() -> None:
             self._resume()
             if len(self._finished()) < len(self.job.dataset.rows()):
                 self._prepare()
             self._probe()
-            for batch, failures in self._batches():
-                self._keep(failures)
-                if batch is not None:
-                    self._run_batch(batch)
-        except StorageError:
-            raise
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except Exception as error:  # whatever a model, defense or attack does, the other cells go on
-            reason = f"{type(error).__name__}: {error}" if not isinstance(error, IqaRobustError) else str(error)
+            self._attack_all(self.job.dataset.rows())
+
+        reason = self._reason(everything)
         records = [self._record(i, reason) for i in range(len(self.job.specs))]
         if self.store is not None:
             for record in records:
                 self.store.write(record)
         return records
+
+    def run_part(self, store: Store, batches: Sequence[Sequence[str]]) -> str:
+        """Keep the rows of the batches that `store` lacks; returns the reason of a failure."""
+
+        def missing() -> None:
+            lacking = [ids for ids in batches if not all(store.has_part(spec.digest, ids) for spec in self.job.specs)]
+            self.advanced(sum(map(len, batches)) - sum(map(len, lacking)))
+            wanted = {image_id for ids in lacking for image_id in ids}
+            if wanted:
+                self._prepare()
+                self._attack_all([row for row in self.job.dataset.rows() if row.image_id in wanted])
+
+        return self._reason(missing)
+
+    def _reason(self, work: Callable[[], None]) -> str:
+        """Do the work; returns why it failed, or nothing."""
+        try:
+            self.systems = [System(self.model, defense) for defense in self.job.defenses]
+            work()
+        except StorageError:
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except Exception as error:  # whatever a model, defense or attack does, the other cells go on
+            return f"{type(error).__name__}: {error}" if not isinstance(error, IqaRobustError) else str(error)
+        return ""
+
+    def _attack_all(self, rows: Sequence[Row]) -> None:
+        finished = self._finished()
+        for batch, failures in self._batches([row for row in rows if row.image_id not in finished]):
+            self._keep(failures)
+            if batch is not None:
+                self._run_batch(batch)
 
     def _prepare(self) -> None:
         spec, job = self.job.specs[0], self.job
@@ -128,20 +181,11 @@ class _Runner:
         """Images that every cell of the job has."""
         return set.intersection(*(set(done) for done in self.done))
 
-    def _batches(self, limit: int | None = None) -> Iterator[tuple[Batch | None, list[dict[str, Any]]]]:
-        """Batches of images of one size, in the dataset's order within a size, and rows of unreadable images."""
-        finished = self._finished() if limit is None else set()
-        by_size: dict[tuple[int, int], list[Row]] = {}
-        unreadable: list[dict[str, Any]] = []
-        for row in self.job.dataset.rows()[:limit]:
-            if row.image_id in finished:
-                continue
-            try:
-                by_size.setdefault(self.job.dataset.size(row), []).append(row)
-            except DataError as error:
-                unreadable.append(failed_row(row, str(error)))
-        if unreadable:
-            yield None, unreadable
+    def _batches(self, rows: Sequence[Row]) -> Iterator[tuple[Batch | None, list[dict[str, Any]]]]:
+        """Batches of images of one size, in the order of `rows` within a size, and rows of unreadable images."""
+        by_size, errors = group_by_size(self.job.dataset, rows)
+        if errors:
+            yield None, [failed_row(row, str(error)) for row, error in errors]
         for rows in by_size.values():
             waiting: list[Any] = []
             failed: list[dict[str, Any]] = []
@@ -158,7 +202,7 @@ class _Runner:
                 yield (_stack(waiting, self.job.device) if waiting else None), failed
 
     def _probe(self) -> None:
-        for batch, _ in self._batches(limit=PROBE_IMAGES):
+        for batch, _ in self._batches(self.job.dataset.rows()[:PROBE_IMAGES]):
             if batch is None:
                 continue
             for i, (system, spec) in enumerate(zip(self.systems, self.job.specs, strict=True)):
@@ -232,7 +276,7 @@ class _Runner:
             facts=self._facts(self.systems[i].scored if self.systems else self.model, self.job.defenses[i]),
             environment=environment(self.job.device, self.job.precision),
             probes=self.probes[i],
-            seconds=time.perf_counter() - self.started,
+            seconds=self.spent + time.perf_counter() - self.started,
             peak_memory_mb=peak_memory_mb(self.job.device),
             images=frame,
         )
@@ -259,6 +303,20 @@ class _Runner:
             "canary": defense is not None and type(defense).canary,
             "labels": dataset.label_kind,
         }
+
+
+def group_by_size(
+    dataset: Dataset, rows: Sequence[Row]
+) -> tuple[dict[tuple[int, int], list[Row]], list[tuple[Row, DataError]]]:
+    """Rows by (H, W) of their images, in order; and the rows whose image has no size, with the error."""
+    by_size: dict[tuple[int, int], list[Row]] = {}
+    errors = []
+    for row in rows:
+        try:
+            by_size.setdefault(dataset.size(row), []).append(row)
+        except DataError as error:
+            errors.append((row, error))
+    return by_size, errors
 
 
 def _stack(items: Sequence[Any], device: torch.device) -> Batch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping
 
@@ -86,13 +85,12 @@ def fit_attack(
 
 
 def _other_split(dataset: Dataset, attack: TrainedAttack) -> Dataset:
-    params = {name: getattr(dataset, name) for name in inspect.signature(type(dataset)).parameters}
-    if params.get("split") in (attack.fit_split, "all"):
+    if dataset.split in (attack.fit_split, "all"):
         raise ContractError(
             f"{type(attack).__name__} fits on the {attack.fit_split} split, but the track attacks the split"
-            f" {params['split']!r}; attack another split, or give `weights` of a fitted attack."
+            f" {dataset.split!r}; attack another split, or give `weights` of a fitted attack."
         )
-    fitting = type(dataset)(**{**params, "split": attack.fit_split, "limit": attack.fit_images})
+    fitting = dataset.changed(split=attack.fit_split, limit=attack.fit_images)
     if not fitting.rows():
         raise ContractError(f"{type(attack).__name__}: the {attack.fit_split} split of {dataset.name} has no images.")
     return fitting

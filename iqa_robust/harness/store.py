@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -61,6 +62,10 @@ class Store:
         except RecordError:
             return False
 
+    def has(self, digest: str) -> bool:
+        """Whether the cell has a record, failed or not."""
+        return (self.runs / f"{digest}.json").is_file()
+
     def parts(self, digest: str) -> pd.DataFrame | None:
         """The rows finished so far of a cell under way, or None. A broken part counts as not there."""
         frames = []
@@ -71,10 +76,13 @@ class Store:
                 path.unlink()
         return pd.concat(frames, ignore_index=True) if frames else None
 
+    def has_part(self, digest: str, image_ids: Sequence[str]) -> bool:
+        """Whether the batch of exactly these images is kept."""
+        return self._part(digest, image_ids).is_file()
+
     def write_part(self, digest: str, rows: pd.DataFrame) -> None:
-        """Keep one finished batch."""
-        name = hashlib.sha256("\n".join(rows["image_id"]).encode()).hexdigest()[:16]
-        write_images(self._parts_folder(digest) / f"{name}.parquet", rows)
+        """Keep one finished batch, under a name that follows from its images: a second worker replaces it by itself."""
+        write_images(self._part(digest, list(rows["image_id"])), rows)
 
     def write(self, record: RunRecord) -> None:
         """Keep a finished record; its parts go unless it failed and a later run may use them."""
@@ -94,6 +102,10 @@ class Store:
         changed = dataclasses.replace(record, flags=flags)
         self.write(changed)
         return changed
+
+    def _part(self, digest: str, image_ids: Sequence[str]) -> Path:
+        name = hashlib.sha256("\n".join(image_ids).encode()).hexdigest()[:16]
+        return self._parts_folder(digest) / f"{name}.parquet"
 
     def _parts_folder(self, digest: str) -> Path:
         return self.runs / f"{digest}.parts"

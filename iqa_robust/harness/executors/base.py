@@ -1,0 +1,73 @@
+"""What every executor is given and what it tells: job requests, a listener, and the contract itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from iqa_robust.datasets.base import Dataset
+from iqa_robust.harness.plan import cell_title
+from iqa_robust.records import RunRecord, RunSpec
+
+
+class Listener(Protocol):
+    """Told what a run is doing; the command line draws progress from it."""
+
+    def started(self, cells: int, skipped: int, images: int) -> None:
+        """So many cells are to run, so many were there already; `images` counts one per cell and image."""
+
+    def advanced(self, title: str, images: int) -> None:
+        """A batch of the named cell is finished."""
+
+    def finished(self, records: Sequence[RunRecord]) -> None:
+        """Cells are recorded. Records from another process come without their images."""
+
+    def lost(self, title: str) -> None:
+        """The worker that ran the named cell died; another takes over what it had not finished."""
+
+
+class Silent:
+    """A listener that draws nothing."""
+
+    def started(self, cells: int, skipped: int, images: int) -> None:
+        """Draw nothing."""
+
+    def advanced(self, title: str, images: int) -> None:
+        """Draw nothing."""
+
+    def finished(self, records: Sequence[RunRecord]) -> None:
+        """Draw nothing."""
+
+    def lost(self, title: str) -> None:
+        """Draw nothing."""
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """Everything a worker needs to run the cells of one job. The driver decides it; a worker decides nothing."""
+
+    specs: tuple[RunSpec, ...]
+    out: Path
+    data_root: Path | None
+    device: str
+    batch_size: int
+    limited: bool
+
+    @property
+    def title(self) -> str:
+        """What a progress bar shows."""
+        return cell_title(self.specs[0])
+
+
+class Executor(Protocol):
+    """Runs jobs. The records are in the folder of each request afterwards, whoever ran them and how often."""
+
+    def run(self, requests: Sequence[JobRequest], dataset: Dataset, listener: Listener) -> None:
+        """Run every job. `dataset` is that of all specs.
+
+        Raises:
+            StorageError: results cannot be written.
+            WorkerError: a job ended its worker again and again.
+        """

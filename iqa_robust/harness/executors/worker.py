@@ -1,0 +1,97 @@
+"""What a worker does with a task, in whatever process it lives."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from iqa_robust.datasets.base import Dataset
+from iqa_robust.harness.components import make_attack, make_dataset, make_defense, make_model
+from iqa_robust.harness.environment import prepare_numerics
+from iqa_robust.harness.execute import Job, run_job, run_part
+from iqa_robust.harness.executors.base import JobRequest
+from iqa_robust.harness.executors.tasks import Task
+from iqa_robust.harness.store import Store
+from iqa_robust.models.base import IQAModel
+from iqa_robust.records import RunRecord
+
+KEPT_MODELS = 4
+"""Prepared models a worker holds. Jobs come model by model, so more would only fill the memory."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a task left: its records without their images (those are in the store), and the seconds it took."""
+
+    records: tuple[RunRecord, ...]
+    seconds: float
+
+
+class Worker:
+    """Keeps the objects that jobs share, so that a model is loaded once per process."""
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, IQAModel] = OrderedDict()
+        self._datasets: OrderedDict[str, Dataset] = OrderedDict()
+
+    def run(self, task: Task, spent: float, advanced: Callable[[int], None]) -> Done:
+        """Run a task.
+
+        Args:
+            task: what to run.
+            spent: seconds that went into the tasks it comes after.
+            advanced: called with the number of images each finished batch holds.
+
+        Raises:
+            StorageError: results cannot be written.
+        """
+        start = time.perf_counter()
+        prepare_numerics()
+        request = task.request
+        job = Job(
+            specs=request.specs,
+            dataset=self.dataset(request),
+            model=self.model(request),
+            defenses=tuple(make_defense(spec.defense) for spec in request.specs),
+            attack=make_attack(request.specs[0].attack),
+            device=torch.device(request.device),
+            batch_size=request.batch_size,
+            limited=request.limited,
+        )
+        store = Store(request.out)
+        records: list[RunRecord] = []
+        if task.batches is None:
+            records = run_job(job, store, advanced, spent=spent)
+        else:
+            run_part(job, store, task.batches, advanced)
+        light = tuple(dataclasses.replace(record, images=record.images.iloc[:0]) for record in records)
+        return Done(light, time.perf_counter() - start)
+
+    def model(self, request: JobRequest) -> IQAModel:
+        """The model of a job, made once."""
+        spec = request.specs[0]
+        key = (spec.model, spec.score_range)
+        return self._once(self._models, key, lambda: make_model(spec.model, spec.score_range))
+
+    def dataset(self, request: JobRequest) -> Dataset:
+        """The dataset of a job, made once."""
+        spec = request.specs[0]
+        return self._once(self._datasets, spec.dataset, lambda: make_dataset(spec.dataset, request.data_root))
+
+    @staticmethod
+    def _once(known: OrderedDict[str, T], key: Any, make: Callable[[], T]) -> T:
+        name = repr(key)
+        if name not in known:
+            known[name] = make()
+        known.move_to_end(name)
+        while len(known) > KEPT_MODELS:
+            known.popitem(last=False)
+        return known[name]
