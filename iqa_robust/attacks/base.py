@@ -134,6 +134,7 @@ class Attack(ABC):
         seed: int = 0,
         target: torch.Tensor | float | None = None,
         labels: torch.Tensor | None = None,
+        search: IQAModel | None = None,
     ) -> AttackResult:
         """Attack `model` on `images`.
 
@@ -147,15 +148,19 @@ class Attack(ABC):
             seed: all randomness follows from it and from each image's pixels.
             target: score to reach (number or (N,)), native units; goal `target` only.
             labels: (N,) quality labels on the model's own scale, for attacks that read them.
+            search: a cheaper twin of `model` on which the attack looks (`models.prepared`); what it finds is scored
+                on `model`.
 
         Raises:
             ContractError: images, goal, norm or budget do not fit the model or the attack.
         """
         check_inputs(model, images, ref)
         self._check_request(model, goal, budget, target, labels)
+        search = model if search is None else search
         if self.perturbs == "reference":
-            model, images, ref = Swapped(model), ref if ref is not None else images, images
-        with torch.inference_mode(False), torch.no_grad(), frozen(model):
+            model, search = Swapped(model), Swapped(search)
+            images, ref = ref if ref is not None else images, images
+        with torch.inference_mode(False), torch.no_grad(), frozen(model), frozen(search):
             images = images.detach().clone()
             ref = ref.detach().clone() if model.info.full_reference and ref is not None else None
             untouched = snap(images, images, budget.norm, budget.eps)  # raises if no point of the grid is within reach
@@ -163,7 +168,7 @@ class Attack(ABC):
             with _full_precision(images):
                 clean = score(model, images, ref, seeds=[derive_seed(s, "clean") for s in seeds])
             objective = Objective(
-                model,
+                search,
                 images,
                 ref,
                 goal=self.goal_for(goal, model, clean, target, labels),

@@ -11,7 +11,8 @@ from torch import nn
 
 from iqa_robust.models.base import ModelInfo
 from iqa_robust.models.checkpoints import load, resolve
-from iqa_robust.models.learned import LearnedModel, build, info_of, into_range, mean_and_std
+from iqa_robust.models.learned import LearnedModel, build, info_of, into_range
+from iqa_robust.models.pooling import mean_and_std
 
 WEIGHTS = Path(__file__).with_name("weights")
 PUBLISHED = {"photos": "compact-photos.safetensors", "student": "compact-student-photos.safetensors"}

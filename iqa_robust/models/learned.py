@@ -110,15 +110,6 @@ def info_of(checkpoint: Checkpoint, *, min_size: int) -> ModelInfo:
         raise CheckpointError(f"{checkpoint.source}: its configuration is broken ({error!r}).") from error
 
 
-def mean_and_std(features: torch.Tensor) -> torch.Tensor:
-    """Global statistics of (N, C, H, W): (N, 2C), means first, then standard deviations.
-
-    The small constant keeps the slope of the root finite where a channel is constant.
-    """
-    variance, mean = torch.var_mean(features, dim=(2, 3), correction=0)
-    return torch.cat([mean, torch.sqrt(variance + 1e-5)], dim=1)
-
-
 def into_range(z: torch.Tensor, low: float, high: float) -> torch.Tensor:
     """Map the real line onto (low, high), increasing, by z / sqrt(1 + z^2).
 

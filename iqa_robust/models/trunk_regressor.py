@@ -12,7 +12,8 @@ from torch import nn
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.models.base import ModelInfo
 from iqa_robust.models.checkpoints import load, resolve
-from iqa_robust.models.learned import LearnedModel, build, info_of, into_range, mean_and_std
+from iqa_robust.models.learned import LearnedModel, build, info_of, into_range
+from iqa_robust.models.pooling import mean_and_std
 
 WEIGHTS = Path(__file__).with_name("weights")
 PUBLISHED = {"biq2021": "trunk-biq2021.safetensors", "clive": "trunk-clive.safetensors"}
@@ -111,7 +112,8 @@ class TrunkNetwork(nn.Module):
         """Pooled statistics (N, F) of images (N, 3, H, W), before they are standardized."""
         order, mean, deviation = NORMALIZATIONS[self.normalization]
         channels = x.flip(1) if order == "BGR" else x
-        h = (channels * 255 - x.new_tensor(mean).view(1, 3, 1, 1)) / x.new_tensor(deviation).view(1, 3, 1, 1)
+        center, scale = (x.new_tensor(values).view(1, 3, 1, 1) for values in (mean, deviation))
+        h = torch.addcmul(-center / scale, channels, 255 / scale)
         statistics = []
         for number, stage in enumerate(self._stages()):
             h = stage(h)

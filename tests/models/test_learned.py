@@ -18,7 +18,7 @@ from iqa_robust import models
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.models.checkpoints import save
 from iqa_robust.models.compact import CompactNetwork
-from iqa_robust.models.learned import from_range, into_range, mean_and_std
+from iqa_robust.models.learned import from_range, into_range
 
 SMALL = {"stem": 4, "widths": [4, 8], "hidden": 4, "score_range": [0.0, 10.0]}
 
@@ -132,16 +132,3 @@ def test_from_range_inverts_into_range(share: float, low: float, width: float) -
 
 def test_from_range_brings_the_ends_to_finite_values() -> None:
     assert bool(torch.isfinite(from_range(torch.tensor([0.0, 1.0]), 0, 1)).all())
-
-
-def test_mean_and_std_are_numpys_and_smooth_where_constant() -> None:
-    features = torch.rand(2, 3, 5, 7)
-    pooled = mean_and_std(features)
-    array = features.numpy()
-    torch.testing.assert_close(pooled[:, :3], torch.from_numpy(array.mean((2, 3))))
-    expected = torch.from_numpy((array.var((2, 3)) + 1e-5) ** 0.5)  # the documented constant
-    torch.testing.assert_close(pooled[:, 3:], expected)
-    constant = torch.ones(1, 2, 4, 4, requires_grad=True)
-    mean_and_std(constant).sum().backward()
-    assert constant.grad is not None
-    assert bool(torch.isfinite(constant.grad).all())

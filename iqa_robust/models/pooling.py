@@ -1,0 +1,44 @@
+"""Global statistics of feature maps, with the slope written out: several times as fast as `torch.var_mean` on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+FLOOR = 1e-5
+"""Added to the variance, so that the slope of the root stays finite where a channel is constant."""
+
+
+def mean_and_std(features: torch.Tensor) -> torch.Tensor:
+    """Global statistics of (N, C, H, W): (N, 2C), means first, then standard deviations; float32 or better.
+
+    Sums are taken in float32 also for features in bfloat16. Differentiable once.
+    """
+    return _MeanAndStd.apply(features)
+
+
+class _MeanAndStd(torch.autograd.Function):
+    """d/dx of the mean is 1/n, of the deviation (x - mean) / (n deviation): one pass over the features."""
+
+    @staticmethod
+    def forward(ctx: Any, features: torch.Tensor) -> torch.Tensor:
+        kind = torch.promote_types(features.dtype, torch.float32)
+        mean = features.mean(dim=(2, 3), dtype=kind)
+        deviation = (features - _wide(mean)).square_().mean(dim=(2, 3)).add_(FLOOR).sqrt_()
+        ctx.save_for_backward(features, mean, deviation)
+        return torch.cat([mean, deviation], dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: torch.Tensor) -> torch.Tensor:
+        features, mean, deviation = ctx.saved_tensors
+        of_mean, of_deviation = (slope / features[0, 0].numel()).chunk(2, dim=1)
+        factor = of_deviation / deviation
+        return torch.addcmul(_wide(of_mean - factor * mean), features, _wide(factor)).to(features.dtype)
+
+
+def _wide(values: torch.Tensor) -> torch.Tensor:
+    """(N, C) as (N, C, 1, 1), to go with feature maps."""
+    return values[:, :, None, None]

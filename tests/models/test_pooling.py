@@ -1,0 +1,44 @@
+"""Global statistics of feature maps against NumPy, and their slope against finite differences."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from iqa_robust.models.pooling import mean_and_std
+
+
+def test_values_are_numpys() -> None:
+    features = torch.rand(2, 3, 5, 7)
+    pooled = mean_and_std(features)
+    array = features.numpy()
+    torch.testing.assert_close(pooled[:, :3], torch.from_numpy(array.mean((2, 3))))
+    expected = torch.from_numpy((array.var((2, 3)) + 1e-5) ** 0.5)  # the documented constant
+    torch.testing.assert_close(pooled[:, 3:], expected)
+
+
+def test_slope_is_that_of_finite_differences() -> None:
+    features = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(mean_and_std, features)
+
+
+def test_slope_is_finite_where_a_channel_is_constant() -> None:
+    constant = torch.ones(1, 2, 4, 4, requires_grad=True)
+    mean_and_std(constant).sum().backward()
+    assert constant.grad is not None
+    assert bool(torch.isfinite(constant.grad).all())
+
+
+def test_sums_of_bfloat16_features_are_float32() -> None:
+    features = (torch.rand(1, 2, 64, 64) + 10).bfloat16()
+    pooled = mean_and_std(features)
+    assert pooled.dtype is torch.float32
+    # Summed in bfloat16, whose spacing at 10 is 1/16, the mean would be off by some hundredths.
+    torch.testing.assert_close(pooled[0, :2], features[0].double().mean((1, 2)).float(), rtol=1e-6, atol=0)
+
+
+def test_a_second_derivative_is_refused_instead_of_wrong() -> None:
+    features = torch.rand(1, 1, 4, 4, requires_grad=True)
+    (slope,) = torch.autograd.grad(mean_and_std(features).square().sum(), features, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
