@@ -71,8 +71,9 @@ class Srocc:
         products *= in_order_of_x
         # Four times the sums of products about the mean rank (n + 1) / 2; ties lower those of squares.
         sxy = np.einsum("bg,bg->b", self._x.summed(products), _doubled_midranks(tx)) - n * (n + 1) ** 2
-        sxx = (n**3 - np.einsum("bg,bg,bg->b", tx, tx, tx)) / 3
-        syy = (n**3 - np.einsum("bg,bg,bg->b", ty, ty, ty)) / 3
+        cubes_x = _cubes(tx)
+        cubes_y = cubes_x if not (self._x.ties or self._y.ties) else _cubes(ty)  # the same counts in another order
+        sxx, syy = (n**3 - cubes_x) / 3, (n**3 - cubes_y) / 3
         return _ratio(sxy, sxx, syy, (sxx > 0) & (syy > 0) & (n >= MIN_IMAGES))
 
 
@@ -114,7 +115,8 @@ class _Groups:
         self.order = np.argsort(self.of_image, kind="stable")
         """Images in the order of their groups."""
         self._starts = np.flatnonzero(np.diff(self.of_image[self.order], prepend=-1))
-        self._ties = len(self._starts) < len(values)
+        self.ties = len(self._starts) < len(values)
+        """Whether any group has several images."""
 
     def totals(self, counts: Floats) -> Floats:
         """How often each group was drawn, (B, groups)."""
@@ -122,12 +124,16 @@ class _Groups:
 
     def summed(self, ordered: Floats) -> Floats:
         """Sums over each group, (B, groups), of values (B, n) that are in `order`."""
-        return np.add.reduceat(ordered, self._starts, axis=1) if self._ties else ordered
+        return np.add.reduceat(ordered, self._starts, axis=1) if self.ties else ordered
 
     def tied_pairs(self, counts: Floats) -> Floats:
         """Pairs within one group, (B,)."""
-        totals = self.totals(counts) if self._ties else counts
+        totals = self.totals(counts) if self.ties else counts
         return (np.einsum("bg,bg->b", totals, totals) - counts.sum(axis=1)) / 2
+
+
+def _cubes(totals: Floats) -> Floats:
+    return np.einsum("bg,bg->b", totals * totals, totals)
 
 
 def _doubled_midranks(totals: Floats) -> Floats:

@@ -9,7 +9,7 @@ from iqa_robust.records.files import (
     write_images,
     write_record,
 )
-from iqa_robust.records.places import Place, Remote, place, remove_folder, write_atomically
+from iqa_robust.records.places import Place, Remote, atomic_writer, place, remove_folder, write_atomically
 from iqa_robust.records.spec import (
     CERTIFICATE_COLUMNS,
     FLAG_NAMES,
@@ -42,6 +42,7 @@ __all__ = [
     "Remote",
     "RunRecord",
     "RunSpec",
+    "atomic_writer",
     "place",
     "read_images",
     "read_record",

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from iqa_robust.errors import RequestError, StorageError
 
@@ -74,6 +75,11 @@ class Remote:
         """Put the whole object at once. Raises `OSError`."""
         self.fs.makedirs(str(self._at(self._path.parent)), exist_ok=True)
         self.fs.pipe_file(str(self), content)
+
+    def put(self, file: Path) -> None:
+        """Put a file of this machine as the object. Raises `OSError`."""
+        self.fs.makedirs(str(self._at(self._path.parent)), exist_ok=True)
+        self.fs.put_file(str(file), str(self))
 
     def glob(self, pattern: str) -> Iterator[Remote]:
         """Objects directly below whose name matches."""
@@ -148,21 +154,48 @@ def write_atomically(path: Place, content: bytes) -> None:
         if isinstance(path, Remote):
             path.write_bytes(content)
         else:
-            _write_file(path, content)
+            with _renamed(path) as file:
+                file.write(content)
     except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror or error}); what was finished is kept:"
-            " free some space or choose another place, and give the same command again."
-        ) from error
+        raise _unwritable(path, error) from error
 
 
-def _write_file(path: Path, content: bytes) -> None:
+@contextlib.contextmanager
+def atomic_writer(path: Place) -> Iterator[IO[bytes]]:
+    """A file to write to piece by piece, which is there whole when the context ends, and not at all if it fails.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        if isinstance(path, Remote):
+            with tempfile.TemporaryDirectory() as folder:
+                local = Path(folder) / path.name
+                with local.open("wb") as file:
+                    yield file
+                path.put(local)
+        else:
+            with _renamed(path) as file:
+                yield file
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Place, error: OSError) -> StorageError:
+    return StorageError(
+        f"{path}: cannot be written ({error.strerror or error}); what was finished is kept:"
+        " free some space or choose another place, and give the same command again."
+    )
+
+
+@contextlib.contextmanager
+def _renamed(path: Path) -> Iterator[IO[bytes]]:
     # On storage that several machines share a process id is no name.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -24,7 +24,7 @@ batch_size = 2
 
 [dataset]
 name = "photos"
-params = { split = "test", limit = 12, crop = 96 }
+params = { split = "test", limit = 8, crop = 96 }
 
 [[models]]
 name = "ssim"
@@ -41,8 +41,7 @@ name = "noise"
 
 [[attacks]]
 name = "pgd"
-eps_255 = [1, 2]
-steps = 200
+steps = 60
 """
 PROCESSES = ("--workers", "2")
 RAY = ("--executor", "ray", "--workers", "2")
