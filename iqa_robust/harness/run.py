@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from iqa_robust.harness.environment import pick_device
@@ -13,12 +12,12 @@ from iqa_robust.harness.flags import find_flags
 from iqa_robust.harness.plan import Plan
 from iqa_robust.harness.shard import Shard, of_shard
 from iqa_robust.harness.store import Store
-from iqa_robust.records import RunRecord, RunSpec
+from iqa_robust.records import Place, RunRecord, RunSpec
 
 
 def run(
     plan: Plan,
-    out: Path,
+    out: Place,
     *,
     device: str = "auto",
     executor: Executor | None = None,
@@ -29,7 +28,7 @@ def run(
 
     Args:
         plan: what to run.
-        out: the folder of the run.
+        out: the folder of the run, or its URL.
         device: `auto`, `cpu` or `cuda`.
         executor: who runs the cells; None is this process.
         shard: run only this part of the jobs. Some flags compare the cells of the whole plan, so they are found by the
