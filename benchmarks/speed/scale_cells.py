@@ -1,6 +1,7 @@
-"""What many small cells cost beside their work: `python benchmarks/speed/scale_cells.py --folder OUT --workers 2`.
+"""What it costs to hand out a cell: `python benchmarks/speed/scale_cells.py --workers 2 --executor local`.
 
-A thousand cells that differ in their seed: random noise on four small photographs. Every worker runs with one thread.
+A thousand tasks without images go through the schedule and the workers as cells do: pickled, sent, their model and dataset
+and attack looked up or made, answered. What is left is what a cell costs beside its work.
 """
 
 from __future__ import annotations
@@ -10,68 +11,51 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
+from iqa_robust.harness.executors import processes, ray_actors
 from iqa_robust.harness.executors.base import Executor, Silent
-from iqa_robust.harness.executors.here import Here
 from iqa_robust.harness.executors.processes import Processes
 from iqa_robust.harness.executors.ray_actors import RayActors
+from iqa_robust.harness.executors.schedule import Crew, work_through
+from iqa_robust.harness.executors.tasks import Task
 from iqa_robust.harness.plan import make_plan
 from iqa_robust.harness.run import run
 from iqa_robust.harness.track import Track
-from iqa_robust.records import RunRecord
-
-
-class Watch(Silent):
-    """Notes when cells are finished and how long each took its worker."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.seconds: list[float] = []
-
-    def finished(self, records: Sequence[RunRecord]) -> None:
-        """Look at the clock."""
-        self.times += [time.perf_counter()] * len(records)
-        self.seconds += [record.seconds for record in records]
 
 
 def main() -> None:
-    """Run the cells, print the share of the workers' time that was not a cell's."""
+    """Hand out the tasks, print milliseconds for each."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--cells", type=int, default=1000)
-    parser.add_argument("--crop", type=int, default=96)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--executor", choices=("local", "ray"), default="local")
+    parser.add_argument("--folder", type=Path, required=True, help="an empty folder for the run")
     asked = parser.parse_args()
     track = Track.model_validate(
         {
-            "name": "small-cells",
+            "name": "empty-cells",
             "version": 1,
-            "title": "Small cells",
+            "title": "Cells without images",
             "seeds": list(range(asked.cells)),
-            "dataset": {"name": "photos", "params": {"split": "test", "limit": 4, "crop": asked.crop}},
+            "dataset": {"name": "photos", "params": {"split": "test", "limit": 4, "crop": 96}},
             "models": [{"name": "ssim", "score_range": [0.0, 1.0]}],
             "attacks": [{"name": "noise"}],
         }
     )
-    torch.set_num_threads(1)
-    workers = asked.workers
-    executor: Executor = Here() if workers == 1 else Processes(workers, threads=1)
-    if asked.executor == "ray":
-        executor = RayActors(workers, threads=1)
-    watch, start = Watch(), time.perf_counter()
-    plan = make_plan(track)
-    planned = time.perf_counter()
-    run(plan, asked.folder, device="cpu", executor=executor, listener=watch)
-    ended = time.perf_counter()
-    # From the moment every worker has finished its first cell, so that their start does not count.
-    wall = watch.times[-1] - watch.times[workers - 1]
-    work = sum(watch.seconds[workers:])
+    spans: list[float] = []
+
+    def measured(tasks: Sequence[Task], crew: Crew, listener: object) -> None:
+        empty = [Task(task.request, batches=()) for task in tasks]
+        work_through(empty[: asked.workers], crew, Silent())  # every worker has started and made its model
+        start = time.perf_counter()
+        work_through(empty, crew, Silent())
+        spans.append(time.perf_counter() - start)
+
+    processes.work_through = ray_actors.work_through = measured
+    executor: Executor = RayActors(asked.workers, 1) if asked.executor == "ray" else Processes(asked.workers, 1)
+    run(make_plan(track), asked.folder, device="cpu", executor=executor)
     print(
-        f"{asked.cells} cells, {asked.executor}, {workers} workers:"
-        f" {1000 * work / (asked.cells - workers):.1f} ms a cell, overhead {100 * (workers * wall / work - 1):.1f} %;"
-        f" plan {planned - start:.1f} s, cells {watch.times[-1] - planned:.1f} s, flags {ended - watch.times[-1]:.1f} s"
+        f"{asked.cells} cells, {asked.executor}, {asked.workers} workers: {spans[0]:.2f} s,"
+        f" {1000 * spans[0] * asked.workers / asked.cells:.2f} ms of a worker's time for each"
     )
 
 

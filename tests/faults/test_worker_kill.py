@@ -24,7 +24,7 @@ batch_size = 2
 
 [dataset]
 name = "photos"
-params = { split = "test", limit = 8, crop = 96 }
+params = { split = "test", limit = 8, crop = 64 }
 
 [[models]]
 name = "ssim"
@@ -41,7 +41,7 @@ name = "noise"
 
 [[attacks]]
 name = "pgd"
-steps = 60
+steps = 40
 """
 PROCESSES = ("--workers", "2")
 RAY = ("--executor", "ray", "--workers", "2")
@@ -148,6 +148,7 @@ def test_a_process_that_is_killed_costs_its_batch(track: Path, tmp_path: Path, w
     kill_a_worker(track, tmp_path / "out", whole, PROCESSES)
 
 
+@pytest.mark.slow
 def test_processes_go_with_their_driver(track: Path, tmp_path: Path, whole: pd.DataFrame) -> None:
     kill_the_driver(track, tmp_path / "out", whole, PROCESSES)
 
