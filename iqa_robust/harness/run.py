@@ -11,6 +11,7 @@ from iqa_robust.harness.executors.base import Executor, JobRequest, Listener, Si
 from iqa_robust.harness.executors.here import Here
 from iqa_robust.harness.flags import find_flags
 from iqa_robust.harness.plan import Plan
+from iqa_robust.harness.precision import Choices
 from iqa_robust.harness.shard import Shard, of_shard
 from iqa_robust.harness.store import Store
 from iqa_robust.records import RunRecord, RunSpec
@@ -21,6 +22,7 @@ def run(
     out: Path,
     *,
     device: str = "auto",
+    precision: str = "auto",
     executor: Executor | None = None,
     shard: Shard | None = None,
     listener: Listener | None = None,
@@ -31,6 +33,8 @@ def run(
         plan: what to run.
         out: the folder of the run.
         device: `auto`, `cpu` or `cuda`.
+        precision: arithmetic of the attacks' search: `fp32`, `bf16`, or `auto`, which measures each model once per
+            run and tells `listener` what it found. Final scores are float32.
         executor: who runs the cells; None is this process.
         shard: run only this part of the jobs. Some flags compare the cells of the whole plan, so they are found by the
             shard that finds all cells there when it is done; any other returns the records of its own cells.
@@ -53,8 +57,9 @@ def run(
         jobs = of_shard(jobs, shard)
     finished = {spec.digest for job in jobs for spec in job if store.finished(spec.digest)}
     pending = [tuple(spec for spec in job if spec.digest not in finished) for job in jobs]
+    choices = Choices(precision, plan, picked, store, listener)
     requests = [
-        JobRequest(specs, out, plan.data_root, picked.type, plan.track.batch_size, plan.limited)
+        JobRequest(specs, out, plan.data_root, picked.type, plan.track.batch_size, plan.limited, choices.of(specs[0]))
         for specs in pending
         if specs
     ]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from iqa_robust.errors import RecordError, RequestError
+from iqa_robust.errors import RecordError, RequestError, StorageError
 from iqa_robust.records import RunRecord, read_images, read_record, write_images, write_record
 
 
@@ -51,6 +51,24 @@ class Store:
                     f"{self.folder}: holds records of iqa_robust {other}, this is {package_version};"
                     " numbers of two versions do not belong in one board, so give another --out."
                 )
+
+    def note(self, name: str, text: str | None = None) -> str | None:
+        """A text kept beside the records, or None; `text` is kept where there is none, and the first one stays.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        path = self.folder / name
+        if text is not None and not path.is_file():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("x") as file:
+                    file.write(text)
+            except FileExistsError:
+                pass  # another process of the run was first
+            except OSError as error:
+                raise StorageError(f"{path}: cannot be written ({error.strerror}).") from error
+        return path.read_text() if path.is_file() else None
 
     def finished(self, digest: str) -> bool:
         """Whether the cell has a whole record that did not fail; a broken or failed one is run again."""

@@ -38,8 +38,9 @@ def fold_batch_norms(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None)
     makers = {id(call.made): call.layer for call in passes}
     for call in passes:
         maker = makers.get(id(call.given))
-        alone = isinstance(maker, nn.Conv2d) and times[id(maker)] == times[id(call.layer)] == 1
-        if alone and isinstance(call.layer, nn.BatchNorm2d) and call.layer.track_running_stats:
+        if not (isinstance(maker, nn.Conv2d) and isinstance(call.layer, nn.BatchNorm2d)):
+            continue
+        if call.layer.track_running_stats and times[id(maker)] == times[id(call.layer)] == 1:
             _replace(folded, maker, fuse_conv_bn_eval(maker, call.layer))
             _replace(folded, call.layer, nn.Identity())
     before, after = (network(x.clone(), None if ref is None else ref.clone()) for network in (model, folded))
@@ -54,11 +55,12 @@ def round_layers(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> 
     after pooling: they cost nothing, and their rounding would be the score's.
     """
     for call in _passes(model, x, ref):
-        reads_image = isinstance(call.layer, nn.Conv2d) and call.layer.in_channels <= COLORS
-        if reads_image and call.layer.padding_mode == "zeros" and not isinstance(call.layer.padding, str):
-            _replace(model, call.layer, _FirstConvolution(call.layer))
-        elif reads_image or (isinstance(call.layer, nn.Linear) and call.given.ndim == 2):
-            _replace(model, call.layer, _Float32(call.layer))
+        layer = call.layer
+        if isinstance(layer, nn.Conv2d) and layer.in_channels <= COLORS:
+            plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+            _replace(model, layer, _FirstConvolution(layer) if plain else _Float32(layer))
+        elif isinstance(layer, nn.Linear) and call.given.ndim == 2:
+            _replace(model, layer, _Float32(layer))
     kept = {id(module.layer) for module in model.modules() if isinstance(module, (_FirstConvolution, _Float32))}
     for layer in model.modules():
         if type(layer) in HEAVY and id(layer) not in kept:
