@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -86,6 +87,13 @@ def fit_logistic(scores: ArrayLike, mos: ArrayLike, mos_range: tuple[float, floa
     """
     limits = None if mos_range is None else check_range(mos_range, "mos_range")
     x, y = finite_rows(scores, mos).columns
+    return _fitted(x.tobytes(), y.tobytes(), limits)
+
+
+@lru_cache(maxsize=8)
+def _fitted(scores: bytes, mos: bytes, limits: tuple[float, float] | None) -> Logistic:
+    """The fit; the cells of one model share their clean scores, and a table meets these one after the other."""
+    x, y = np.frombuffer(scores), np.frombuffer(mos)
     if len(x) < MIN_IMAGES or x.min() == x.max() or y.min() == y.max():
         return UNDEFINED
 

@@ -15,7 +15,7 @@ from iqa_robust.measures.direction import toward_better, toward_better_range
 from iqa_robust.measures.finite import Floats, mean_or_nan, vector
 from iqa_robust.measures.logistic import fit_logistic, plcc
 from iqa_robust.measures.perturbation import mean_psnr
-from iqa_robust.measures.resampling import bootstrap_interval
+from iqa_robust.measures.resampling import bootstrap_interval, resamples_for
 
 BOARD_MEASURES = (
     "srocc_clean",
@@ -71,7 +71,7 @@ def summarize(
     mos_range: tuple[float, float] | None,
     score_def_clean: ArrayLike | None = None,
     reference_ids: Sequence[Any] | np.ndarray | None = None,
-    resamples: int = 10_000,
+    resamples: int | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
     """Compute every measure of one record.
@@ -100,7 +100,7 @@ def summarize(
         mos_range: the ends of the MOS scale, None if unknown.
         score_def_clean: the defended model on the clean image (n,); None without a defense.
         reference_ids: what the images show, (n,); images of one content are resampled together.
-        resamples: bootstrap resamples behind `srocc_adv_lo` and `srocc_adv_hi` (95 percent).
+        resamples: bootstrap resamples behind `srocc_adv_lo` and `srocc_adv_hi` (95 percent); None is `resamples_for`.
         seed: of the resamples.
 
     Returns:
@@ -124,6 +124,7 @@ def summarize(
         toward_better(scores, higher_is_better) for scores in (clean, adv, defended)
     )
     logistic = fit_logistic(clean, opinion, mos_range)
+    resamples = resamples_for(len(clean)) if resamples is None else resamples
     interval = bootstrap_interval(
         "srocc", better_adv, better_mos, clusters=reference_ids, resamples=resamples, seed=seed
     )

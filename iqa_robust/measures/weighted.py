@@ -59,18 +59,21 @@ class Srocc:
 
     def __init__(self, x: Floats, y: Floats) -> None:
         self._x, self._y = _Groups(x), _Groups(y)
+        self._y_in_order_of_x = self._y.of_image[self._x.order]
 
     def __call__(self, counts: Floats) -> Floats:
         """SROCC of each resample."""
         n = counts.sum(axis=1)
-        tx, ty = self._x.totals(counts), self._y.totals(counts)
+        in_order_of_x = np.take(counts, self._x.order, axis=1)
+        tx, ty = self._x.summed(in_order_of_x), self._y.totals(counts)
         # Doubled midranks are whole: a group of t after c others has midrank c + (t + 1) / 2.
-        rx = np.take(_doubled_midranks(tx), self._x.of_image, axis=1)
-        ry = np.take(_doubled_midranks(ty), self._y.of_image, axis=1)
+        products = np.take(_doubled_midranks(ty), self._y_in_order_of_x, axis=1)
+        products *= in_order_of_x
         # Four times the sums of products about the mean rank (n + 1) / 2; ties lower those of squares.
-        sxy = np.einsum("bi,bi,bi->b", counts, rx, ry) - n * (n + 1) ** 2
-        sxx = (n**3 - np.einsum("bg,bg,bg->b", tx, tx, tx)) / 3
-        syy = (n**3 - np.einsum("bg,bg,bg->b", ty, ty, ty)) / 3
+        sxy = np.einsum("bg,bg->b", self._x.summed(products), _doubled_midranks(tx)) - n * (n + 1) ** 2
+        cubes_x = _cubes(tx)
+        cubes_y = cubes_x if not (self._x.ties or self._y.ties) else _cubes(ty)  # the same counts in another order
+        sxx, syy = (n**3 - cubes_x) / 3, (n**3 - cubes_y) / 3
         return _ratio(sxy, sxx, syy, (sxx > 0) & (syy > 0) & (n >= MIN_IMAGES))
 
 
@@ -109,23 +112,37 @@ class _Groups:
 
     def __init__(self, values: np.ndarray) -> None:
         _, self.of_image = np.unique(values, return_inverse=True)
-        self._order = np.argsort(self.of_image, kind="stable")
-        self._starts = np.flatnonzero(np.diff(self.of_image[self._order], prepend=-1))
-        self._ties = len(self._starts) < len(values)
+        self.order = np.argsort(self.of_image, kind="stable")
+        """Images in the order of their groups."""
+        self._starts = np.flatnonzero(np.diff(self.of_image[self.order], prepend=-1))
+        self.ties = len(self._starts) < len(values)
+        """Whether any group has several images."""
 
     def totals(self, counts: Floats) -> Floats:
         """How often each group was drawn, (B, groups)."""
-        ordered = np.take(counts, self._order, axis=1)
-        return np.add.reduceat(ordered, self._starts, axis=1) if self._ties else ordered
+        return self.summed(np.take(counts, self.order, axis=1))
+
+    def summed(self, ordered: Floats) -> Floats:
+        """Sums over each group, (B, groups), of values (B, n) that are in `order`."""
+        return np.add.reduceat(ordered, self._starts, axis=1) if self.ties else ordered
 
     def tied_pairs(self, counts: Floats) -> Floats:
         """Pairs within one group, (B,)."""
-        totals = self.totals(counts) if self._ties else counts
+        totals = self.totals(counts) if self.ties else counts
         return (np.einsum("bg,bg->b", totals, totals) - counts.sum(axis=1)) / 2
 
 
+def _cubes(totals: Floats) -> Floats:
+    return np.einsum("bg,bg->b", totals * totals, totals)
+
+
 def _doubled_midranks(totals: Floats) -> Floats:
-    return 2 * np.cumsum(totals, axis=1) - totals + 1
+    whole = totals.astype(np.int64)  # a running sum of whole numbers takes a sixth of the time
+    ranks = np.cumsum(whole, axis=1)
+    ranks *= 2
+    ranks -= whole
+    ranks += 1
+    return ranks.astype(np.float64)
 
 
 def _merges(order: np.ndarray, y: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:

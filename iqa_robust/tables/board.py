@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,6 @@ import pandas as pd
 from iqa_robust.measures import BOARD_MEASURES, FURTHER_MEASURES
 from iqa_robust.records import Budget, RunRecord
 from iqa_robust.tables.cells import (
-    Cell,
     average,
     defense_title,
     flags_of,
@@ -49,8 +50,30 @@ def board(records: Sequence[RunRecord]) -> pd.DataFrame:
     Raises:
         RecordError: a record is given twice or lacks a fact that the measures need.
     """
-    cells = group(records)
-    rows = [_row(cell) for cell in cells]
+    return assemble([reduced(record) for record in records])
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A record without its images, and what a board needs to know of them."""
+
+    record: RunRecord
+    measures: dict[str, float]
+    n_images: int
+    n_failed: int
+
+
+def reduced(record: RunRecord) -> Reduced:
+    """What is left of a record when its images are dropped. Raises `RecordError` as `board` does."""
+    empty = dataclasses.replace(record, images=record.images.iloc[:0])
+    return Reduced(empty, measure(record), len(record.images), n_failed(record))
+
+
+def assemble(everything: Sequence[Reduced]) -> pd.DataFrame:
+    """The board of reduced records; see `board`."""
+    cells = group([one.record for one in everything])
+    by_digest = {one.record.digest: one for one in everything}
+    rows = [_row([by_digest[record.digest] for record in cell]) for cell in cells]
     for values, rank in zip(rows, ranks(cells, rows), strict=True):
         values["rank"] = rank
     frame = pd.DataFrame(rows, columns=list(BOARD_COLUMNS))
@@ -59,7 +82,7 @@ def board(records: Sequence[RunRecord]) -> pd.DataFrame:
 
 def row(record: RunRecord) -> dict[str, Any]:
     """The board's columns of a single record, and the measures a board has no room for. A single record has no rank."""
-    return _row((record,))
+    return _row([reduced(record)])
 
 
 def summary_rows(board: pd.DataFrame) -> list[dict[str, str]]:
@@ -68,9 +91,10 @@ def summary_rows(board: pd.DataFrame) -> list[dict[str, str]]:
     return [_summary(values, goals[values["attack"]] > 1) for values in board.to_dict("records")]
 
 
-def _row(cell: Cell) -> dict[str, Any]:
+def _row(seeds: Sequence[Reduced]) -> dict[str, Any]:
+    cell = tuple(one.record for one in seeds)
     spec = cell[0].spec
-    measures = average([measure(record) for record in cell if record.status != "failed"])
+    measures = average([one.measures for one in seeds if one.record.status != "failed"])
     seconds = [record.seconds for record in cell if math.isfinite(record.seconds)]
     values: dict[str, Any] = {
         "track": spec.track,
@@ -82,8 +106,8 @@ def _row(cell: Cell) -> dict[str, Any]:
         "norm": spec.budget.norm,
         "eps_255": float(spec.budget.eps_255),
         "knowledge": spec.knowledge,
-        "n_images": max(len(record.images) for record in cell),
-        "n_failed": max(n_failed(record) for record in cell),
+        "n_images": max(one.n_images for one in seeds),
+        "n_failed": max(one.n_failed for one in seeds),
         "seconds": sum(seconds) if seconds else math.nan,
         "flags": ";".join(flags_of(cell)),
         "status": status_of(cell),

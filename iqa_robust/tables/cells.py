@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from iqa_robust.errors import RecordError
 from iqa_robust.measures import BOARD_MEASURES, FURTHER_MEASURES, summarize
@@ -18,6 +17,9 @@ from iqa_robust.records import FLAG_NAMES, KNOWLEDGE, Component, RunRecord, RunS
 BARE = "none"
 """What tables call the absence of a defense."""
 OWN_DISTRIBUTION = "iqa-robust"
+
+MEASURED_COLUMNS = ("mos", "score_clean", "score_adv", "score_def_clean", "linf", "l2", "psnr", "ssim", "queries")
+"""Columns of the images that measures are computed from, besides `reference_id`."""
 
 Cell = tuple[RunRecord, ...]
 """The records of one cell, one per seed, in the order of the seeds."""
@@ -33,11 +35,22 @@ def group(records: Sequence[RunRecord]) -> list[Cell]:
     """
     twice = [digest for digest, n in Counter(record.digest for record in records).items() if n > 1]
     if twice:
-        raise RecordError(f"{min(twice)}: given twice; expected each record once, so leave one of its copies out.")
-    cells: dict[str, list[RunRecord]] = {}
-    for record in sorted(records, key=lambda record: (record.spec.seed, record.digest)):
-        cells.setdefault(dataclasses.replace(record.spec, seed=0).digest, []).append(record)
-    return sorted((tuple(cell) for cell in cells.values()), key=lambda cell: _order(cell[0].spec))
+        raise given_twice(min(twice))
+    known = {record.digest: record for record in records}
+    return [tuple(known[spec.digest] for spec in cell) for cell in group_specs([record.spec for record in records])]
+
+
+def given_twice(digest: str) -> RecordError:
+    """The error of a record that is there twice."""
+    return RecordError(f"{digest}: given twice; expected each record once, so leave one of its copies out.")
+
+
+def group_specs(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
+    """The specs of each cell, in the order of `group`."""
+    cells: dict[str, list[RunSpec]] = {}
+    for spec in sorted(specs, key=lambda spec: (spec.seed, spec.digest)):
+        cells.setdefault(dataclasses.replace(spec, seed=0).digest, []).append(spec)
+    return sorted(cells.values(), key=lambda cell: _order(cell[0]))
 
 
 def measure(record: RunRecord) -> dict[str, float]:
@@ -50,10 +63,7 @@ def measure(record: RunRecord) -> dict[str, float]:
     """
     if record.status == "failed":
         return dict.fromkeys((*BOARD_MEASURES, *FURTHER_MEASURES), math.nan)
-    columns = {
-        name: record.images[name].to_numpy(dtype=np.float64)
-        for name in ("mos", "score_clean", "score_adv", "score_def_clean", "linf", "l2", "psnr", "ssim", "queries")
-    }
+    columns = {name: record.images[name].to_numpy(dtype=np.float64) for name in MEASURED_COLUMNS}
     # An image that could not be read was never attacked: its 0 queries are no cost.
     columns["queries"] = np.where(np.isnan(columns["linf"]), np.nan, columns["queries"])
     if record.spec.defense is None:
@@ -65,7 +75,7 @@ def measure(record: RunRecord) -> dict[str, float]:
         mos_higher_is_better=fact(record, "mos_higher_is_better"),
         score_range=record.spec.score_range,
         mos_range=None if mos_range is None else tuple(mos_range),
-        reference_ids=[None if pd.isna(name) else name for name in record.images["reference_id"]],
+        reference_ids=record.images["reference_id"].to_numpy(dtype=object, na_value=None),
         seed=int(record.digest, 16),
     )
 

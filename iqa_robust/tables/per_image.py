@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from iqa_robust.records import RunRecord, write_atomically
+from iqa_robust.records import RunRecord
 from iqa_robust.tables.cells import defense_title, group
-from iqa_robust.tables.write import csv_text
 
 PER_IMAGE_COLUMNS = (
     *("track", "model", "defense", "attack", "goal", "norm", "eps_255", "knowledge", "seed"),
@@ -27,18 +25,14 @@ def per_image(records: Sequence[RunRecord]) -> pd.DataFrame:
 
     `status` is `ok`, or `failed: ` and the reason. The image of a record keeps the dataset's order.
     """
-    parts = [_part(record) for cell in group(records) for record in cell]
+    parts = [per_image_part(record) for cell in group(records) for record in cell]
     if not parts:
         return pd.DataFrame(columns=list(PER_IMAGE_COLUMNS))
     return pd.concat(parts, ignore_index=True)
 
 
-def write_per_image(records: Sequence[RunRecord], path: Path) -> None:
-    """Write the per-image table as CSV, whole or not at all."""
-    write_atomically(path, csv_text(per_image(records), PER_IMAGE_DIGITS).encode())
-
-
-def _part(record: RunRecord) -> pd.DataFrame:
+def per_image_part(record: RunRecord) -> pd.DataFrame:
+    """The rows of one record."""
     spec, images = record.spec, record.images
     constant = {
         "track": spec.track,
@@ -53,12 +47,13 @@ def _part(record: RunRecord) -> pd.DataFrame:
     }
     measured = {
         "linf_255": images["linf"].to_numpy(dtype=np.float64) * 255,
-        "status": [_status(*pair) for pair in zip(images["status"], images["reason"], strict=True)],
+        "status": _statuses(images),
     }
     columns = {name: measured.get(name, images.get(name)) for name in PER_IMAGE_COLUMNS if name not in constant}
     frame = pd.DataFrame(columns).reset_index(drop=True)
     return frame.assign(**constant)[list(PER_IMAGE_COLUMNS)]
 
 
-def _status(status: str, reason: str) -> str:
-    return status if status == "ok" or not reason else f"{status}: {reason}"
+def _statuses(images: pd.DataFrame) -> np.ndarray:
+    status, reason = (images[name].to_numpy(dtype=object) for name in ("status", "reason"))
+    return np.where((status == "ok") | (reason == ""), status, status + ": " + reason)

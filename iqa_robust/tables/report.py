@@ -7,11 +7,10 @@ import hashlib
 import math
 from collections.abc import Sequence
 from importlib.resources import files
-from pathlib import Path
 
 import pandas as pd
 
-from iqa_robust.records import RunRecord, write_atomically
+from iqa_robust.records import Place, RunRecord, write_atomically
 from iqa_robust.tables import overview, plots
 from iqa_robust.tables.canaries import canaries
 from iqa_robust.tables.certificates import certified_lines
@@ -23,7 +22,7 @@ from iqa_robust.tables.svg import Plot
 from iqa_robust.tables.verdicts import disappeared
 
 
-def write_report(records: Sequence[RunRecord], board: pd.DataFrame, path: Path) -> None:
+def write_report(records: Sequence[RunRecord], board: pd.DataFrame, path: Place) -> None:
     """Write the report, whole or not at all."""
     write_atomically(path, report_html(records, board).encode())
 

@@ -6,12 +6,11 @@ import csv
 import io
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from iqa_robust.records import write_atomically
+from iqa_robust.records import Place, write_atomically
 
 BOARD_DIGITS = 6
 """Significant digits of a board: far below any interval, far above the rounding that differs between machines."""
@@ -19,12 +18,12 @@ FORMULA_STARTS = ("=", "+", "-", "@")
 """A spreadsheet runs a cell that starts so."""
 
 
-def write_board(board: pd.DataFrame, path: Path) -> None:
+def write_board(board: pd.DataFrame, path: Place) -> None:
     """Write a board, whole or not at all."""
     write_atomically(path, csv_text(board, BOARD_DIGITS).encode())
 
 
-def csv_text(frame: pd.DataFrame, digits: int) -> str:
+def csv_text(frame: pd.DataFrame, digits: int, *, header: bool = True) -> str:
     r"""A table as CSV: UTF-8 text, `,` between cells, `\n` after rows, dot decimals, one number per cell, no `%`.
 
     Numbers are rounded to `digits` significant ones and written in the shortest way; whole numbers as such. NaN is an
@@ -34,7 +33,8 @@ def csv_text(frame: pd.DataFrame, digits: int) -> str:
     columns = [_column(frame[name], digits) for name in frame.columns]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([text(name) for name in frame.columns])
+    if header:
+        writer.writerow([text(name) for name in frame.columns])
     writer.writerows(zip(*columns, strict=True))
     return buffer.getvalue()
 
@@ -51,13 +51,17 @@ def text(value: Any) -> str:
     """Text as it stands in a cell: one line, not a formula, empty where it is missing."""
     if value is None or value is pd.NA or value != value:  # NaN is not equal to itself
         return ""
-    line = "".join(character if character.isprintable() else " " for character in str(value))
+    line = str(value)
+    if not line.isprintable():
+        line = "".join(character if character.isprintable() else " " for character in line)
     return f"'{line}" if line.lstrip().startswith(FORMULA_STARTS) else line
 
 
 def _column(values: pd.Series, digits: int) -> Iterable[str]:
     if pd.api.types.is_integer_dtype(values.dtype):
-        return [str(value) for value in values]
+        return [str(value) for value in values.tolist()]
     if pd.api.types.is_float_dtype(values.dtype):
-        return [number(value, digits) for value in values.to_numpy(dtype=float)]
-    return [text(value) for value in values]
+        return [number(value, digits) for value in values.to_numpy(dtype=float).tolist()]
+    # Most texts of a column are one and the same; what is missing is equal to nothing and found under no key.
+    shown = {value: text(value) for value in values.unique()}
+    return [shown.get(value, "") for value in values]

@@ -167,7 +167,6 @@ def test_wrong_options(cli, case: str) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
     [
-        ("--executor", "ray", "executor 'ray' is not part of this version"),
         ("--precision", "bf16", "precision 'bf16': this version attacks in fp32 only"),
         ("--models", ",", "expected names separated by commas"),
         ("--attacks", "pdg", "no attack named 'pdg'. Did you mean 'pgd'"),

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iqa_robust.records import write_record
 from iqa_robust.tables.board import BOARD_COLUMNS, TEXT_COLUMNS, board
-from iqa_robust.tables.per_image import per_image, write_per_image
+from iqa_robust.tables.from_folder import write_per_image_of
+from iqa_robust.tables.per_image import per_image
 from iqa_robust.tables.write import csv_text, number, text, write_board
 
 
@@ -21,9 +23,6 @@ def test_rebuilding_gives_the_same_bytes(make_grid: Callable, tmp_path: Path) ->
     first, second = tmp_path / "a.csv", tmp_path / "b.csv"
     write_board(board(make_grid()), first)
     write_board(board(make_grid()), second)
-    assert first.read_bytes() == second.read_bytes()
-    write_per_image(make_grid(), first)
-    write_per_image(make_grid(), second)
     assert first.read_bytes() == second.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv"]  # no temporary file is left
 
@@ -57,7 +56,8 @@ def test_the_form_of_cells(make_grid: Callable, make_record: Callable, tmp_path:
 
 def test_a_per_image_table_brings_back_float32(make_record: Callable, tmp_path: Path) -> None:
     record = make_record(n=30)
-    write_per_image([record], tmp_path / "images.csv")
+    write_record(tmp_path / "runs", record)
+    write_per_image_of(tmp_path, tmp_path / "images.csv")
     back = pd.read_csv(tmp_path / "images.csv")
     for name in ("score_clean", "score_adv"):
         np.testing.assert_array_equal(np.float32(back[name]), np.float32(record.images[name]))

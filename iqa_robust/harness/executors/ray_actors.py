@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
+import socket
 import time
 import traceback
 from collections import OrderedDict
@@ -29,6 +31,8 @@ from iqa_robust.harness.executors.tasks import Task, cut
 from iqa_robust.harness.executors.worker import Done, Worker
 from iqa_robust.models.base import IQAModel
 
+CONNECT_SECONDS = 10
+"""How long a cluster may take to answer at all."""
 KEPT_BLOCKS = 8
 """Blocks of images a worker has open; their pixels are in memory that all workers of a machine share."""
 
@@ -85,8 +89,9 @@ class RayActors:
             if self.workers is not None:
                 options["num_cpus"] = self.workers * self.threads
         try:
+            _knock(address)
             self._ray.init(address=address, **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             where = "a local cluster" if address is None else f"--ray-address {address}"
             raise RequestError(f"{where}: Ray cannot be reached ({str(error).splitlines()[0]}).") from error
 
@@ -103,6 +108,13 @@ class RayActors:
                 f" ({kind} each)."
             )
         return wanted
+
+
+def _knock(address: str | None) -> None:
+    """Raise `OSError` unless somebody listens at host:port; Ray itself would try for minutes."""
+    found = re.fullmatch(r"(?:ray://)?(.+):([0-9]{1,5})", address or "")
+    if found is not None:
+        socket.create_connection((found[1], int(found[2])), timeout=CONNECT_SECONDS).close()
 
 
 class _News:

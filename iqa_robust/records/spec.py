@@ -1,25 +1,17 @@
-"""Budgets, run specifications and run records: what a cell is asked, and what it leaves behind.
-
-A record is two files named by the digest of its spec: `<digest>.json` (everything but the images) and
-`<digest>.parquet` (one row per image). The JSON is written last and names the hash of the Parquet file, so a record
-exists whole or not at all. Nothing is ever appended.
-"""
+"""Budgets, run specifications and run records: what a cell is asked, and what it leaves behind."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import numbers
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iqa_robust.errors import ContractError, RecordError, StorageError
+from iqa_robust.errors import ContractError, RecordError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,7 +187,7 @@ class RunSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; the inverse of `from_dict`."""
-        return json.loads(_canonical(dataclasses.asdict(self)))
+        return json.loads(canonical(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunSpec:
@@ -214,7 +206,7 @@ class RunSpec:
     @property
     def digest(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of the canonical JSON of the schema and the spec."""
-        text = _canonical({"schema": SCHEMA, **dataclasses.asdict(self)})
+        text = canonical({"schema": SCHEMA, **dataclasses.asdict(self)})
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -241,155 +233,19 @@ class RunRecord:
         return self.spec.digest
 
 
-def write_record(folder: Path, record: RunRecord) -> Path:
-    """Write `<digest>.parquet`, then `<digest>.json`, each under a temporary name first. Returns the JSON path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    parquet = folder / f"{record.digest}.parquet"
-    write_images(parquet, record.images)
-    document = {
-        "schema": SCHEMA,
-        "digest": record.digest,
-        "spec": record.spec.to_dict(),
-        "status": record.status,
-        "reason": record.reason,
-        "n_images": len(record.images),
-        "n_failed": int((record.images["status"] != "ok").sum()),
-        "facts": dict(record.facts),
-        "flags": list(record.flags),
-        "probes": dict(record.probes),
-        "environment": dict(record.environment),
-        "seconds": record.seconds,
-        "peak_memory_mb": record.peak_memory_mb,
-        "images_sha256": hashlib.sha256(parquet.read_bytes()).hexdigest(),
-    }
-    target = folder / f"{record.digest}.json"
-    write_atomically(target, (json.dumps(_nan_to_none(document), indent=1, allow_nan=False) + "\n").encode())
-    return target
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and without spaces: equal values give equal text."""
+    return json.dumps(nan_to_none(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def read_record(path: Path) -> RunRecord:
-    """Read one record from its JSON file.
-
-    Raises:
-        RecordError: a file is missing or broken, the digest is not that of the spec, or the images were edited.
-    """
-    try:
-        document = json.loads(path.read_text())
-        if document["schema"] != SCHEMA:
-            raise RecordError(f"{path}: expected record schema {SCHEMA}, got {document['schema']!r}.")
-        spec = RunSpec.from_dict(document["spec"])
-        parquet = path.with_suffix(".parquet")
-        if not (document["digest"] == spec.digest == path.stem):
-            raise RecordError(f"{path}: its name or digest is not that of its spec; the file was edited or renamed.")
-        if hashlib.sha256(parquet.read_bytes()).hexdigest() != document["images_sha256"]:
-            raise RecordError(f"{parquet}: not the images this record was written with; delete both files and re-run.")
-        if document["status"] not in STATUSES:
-            raise RecordError(f"{path}: expected status to be one of {', '.join(STATUSES)}.")
-        return RunRecord(
-            spec=spec,
-            status=document["status"],
-            reason=document["reason"],
-            facts=document["facts"],
-            environment=document["environment"],
-            probes={key: math.nan if value is None else value for key, value in document["probes"].items()},
-            flags=tuple(document["flags"]),
-            seconds=_number(document["seconds"]),
-            peak_memory_mb=_number(document["peak_memory_mb"]),
-            images=read_images(parquet),
-        )
-    except RecordError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{path}: not a readable record ({type(error).__name__}: {error}).") from error
-
-
-def read_records(folder: Path) -> list[RunRecord]:
-    """Every record below `folder`, ordered by digest. Raises `RecordError` when there is none or one is broken."""
-    paths = sorted((path for path in folder.rglob("*.json") if _is_digest(path.stem)), key=lambda path: path.stem)
-    if not paths:
-        raise RecordError(
-            f"{folder}: expected run records (<digest>.json), found none; give the --out folder of a run."
-        )
-    return [read_record(path) for path in paths]
-
-
-def write_images(path: Path, images: pd.DataFrame) -> None:
-    """Write a per-image table as Parquet, whole or not at all: `IMAGE_COLUMNS`, and `CERTIFICATE_COLUMNS` if there."""
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    lists = {f"list<{kind}>": pa.list_(pa.type_for_alias(kind)) for kind in ("int64", "float64")}
-    kinds = _columns(images)
-    schema = pa.schema([(name, lists.get(kind) or pa.type_for_alias(kind)) for name, kind in kinds.items()])
-    table = pa.Table.from_pandas(images[list(kinds)], schema=schema, preserve_index=False)
-    buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(None), buffer, compression="zstd")
-    write_atomically(path, buffer.getvalue())
-
-
-def read_images(path: Path) -> pd.DataFrame:
-    """Read a per-image table. Raises `ValueError` when its columns are not those that `write_images` writes."""
-    import pyarrow.parquet as pq
-
-    frame = pq.read_table(path).to_pandas()
-    if list(frame.columns) != list(_columns(frame)):
-        raise ValueError(f"{path}: expected the columns {', '.join(IMAGE_COLUMNS)}")
-    for name, kind in IMAGE_COLUMNS.items():
-        if kind.startswith("list"):
-            frame[name] = [list(values) for values in frame[name]]  # as they were written, not arrays
-    return frame
-
-
-def _columns(images: pd.DataFrame) -> dict[str, str]:
-    """Names and types of the columns of a per-image table, with the certificates where it has any of them."""
-    return IMAGE_COLUMNS | (CERTIFICATE_COLUMNS if CERTIFICATE_COLUMNS.keys() & set(images.columns) else {})
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside `path`, flush to disk, rename; a full disk leaves the old file or none.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror or error}); what was finished is kept:"
-            " free some space or choose another place, and give the same command again."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _is_digest(stem: str) -> bool:
-    return len(stem) == 16 and all(character in "0123456789abcdef" for character in stem)
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(_nan_to_none(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _nan_to_none(value: Any) -> Any:
+def nan_to_none(value: Any) -> Any:
+    """Values that JSON can hold: None for what is not finite, whole numbers without a fraction."""
     if isinstance(value, Mapping):
-        return {str(key): _nan_to_none(item) for key, item in value.items()}
+        return {str(key): nan_to_none(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_nan_to_none(item) for item in value]
+        return [nan_to_none(item) for item in value]
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
         return int(value) if value.is_integer() and abs(value) < 2**53 else value
     return value
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

@@ -1,0 +1,56 @@
+"""What a cell is asked and what it leaves behind: specs, records, and their files."""
+
+from iqa_robust.records.files import (
+    read_images,
+    read_record,
+    read_records,
+    read_spec,
+    record_paths,
+    write_images,
+    write_record,
+)
+from iqa_robust.records.places import Place, Remote, atomic_writer, place, remove_folder, write_atomically
+from iqa_robust.records.spec import (
+    CERTIFICATE_COLUMNS,
+    FLAG_NAMES,
+    GOALS,
+    IMAGE_COLUMNS,
+    KNOWLEDGE,
+    NORMS,
+    SCHEMA,
+    STANDARD_QUERIES,
+    STATUSES,
+    Budget,
+    Component,
+    RunRecord,
+    RunSpec,
+)
+
+__all__ = [
+    "CERTIFICATE_COLUMNS",
+    "FLAG_NAMES",
+    "GOALS",
+    "IMAGE_COLUMNS",
+    "KNOWLEDGE",
+    "NORMS",
+    "SCHEMA",
+    "STANDARD_QUERIES",
+    "STATUSES",
+    "Budget",
+    "Component",
+    "Place",
+    "Remote",
+    "RunRecord",
+    "RunSpec",
+    "atomic_writer",
+    "place",
+    "read_images",
+    "read_record",
+    "read_records",
+    "read_spec",
+    "record_paths",
+    "remove_folder",
+    "write_atomically",
+    "write_images",
+    "write_record",
+]

@@ -1,0 +1,177 @@
+"""Records as files, in a folder or at a URL.
+
+A record is two files named by the digest of its spec: `<digest>.json` (everything but the images) and
+`<digest>.parquet` (one row per image). The JSON is written last and names the hash of the Parquet file, so a record
+exists whole or not at all. Nothing is ever appended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from iqa_robust.errors import RecordError
+from iqa_robust.records.places import Place, write_atomically
+from iqa_robust.records.spec import (
+    CERTIFICATE_COLUMNS,
+    IMAGE_COLUMNS,
+    SCHEMA,
+    STATUSES,
+    RunRecord,
+    RunSpec,
+    nan_to_none,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write_record(folder: Place, record: RunRecord) -> Place:
+    """Write `<digest>.parquet`, then `<digest>.json`, each under a temporary name first. Returns the JSON path."""
+    parquet = _parquet(record.images)
+    write_atomically(folder / f"{record.digest}.parquet", parquet)
+    document = {
+        "schema": SCHEMA,
+        "digest": record.digest,
+        "spec": record.spec.to_dict(),
+        "status": record.status,
+        "reason": record.reason,
+        "n_images": len(record.images),
+        "n_failed": int((record.images["status"] != "ok").sum()),
+        "facts": dict(record.facts),
+        "flags": list(record.flags),
+        "probes": dict(record.probes),
+        "environment": dict(record.environment),
+        "seconds": record.seconds,
+        "peak_memory_mb": record.peak_memory_mb,
+        "images_sha256": hashlib.sha256(parquet).hexdigest(),
+    }
+    target = folder / f"{record.digest}.json"
+    write_atomically(target, (json.dumps(nan_to_none(document), indent=1, allow_nan=False) + "\n").encode())
+    return target
+
+
+def read_record(path: Place, columns: Sequence[str] | None = None) -> RunRecord:
+    """Read one record from its JSON file; `columns` names those of the images that are wanted, None takes all.
+
+    Raises:
+        RecordError: a file is missing or broken, the digest is not that of the spec, or the images were edited.
+    """
+    try:
+        document, spec = _document(path)
+        parquet = path.with_suffix(".parquet")
+        content = parquet.read_bytes()
+        if hashlib.sha256(content).hexdigest() != document["images_sha256"]:
+            raise RecordError(f"{parquet}: not the images this record was written with; delete both files and re-run.")
+        if document["status"] not in STATUSES:
+            raise RecordError(f"{path}: expected status to be one of {', '.join(STATUSES)}.")
+        return RunRecord(
+            spec=spec,
+            status=document["status"],
+            reason=document["reason"],
+            facts=document["facts"],
+            environment=document["environment"],
+            probes={key: math.nan if value is None else value for key, value in document["probes"].items()},
+            flags=tuple(document["flags"]),
+            seconds=_number(document["seconds"]),
+            peak_memory_mb=_number(document["peak_memory_mb"]),
+            images=_images(content, parquet, columns),
+        )
+    except RecordError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_spec(path: Place) -> tuple[RunSpec, int]:
+    """The spec of a record and the number of its images, from the JSON file alone. Raises `RecordError`."""
+    try:
+        document, spec = _document(path)
+        return spec, int(document["n_images"])
+    except RecordError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_records(folder: Place) -> list[RunRecord]:
+    """Every record below `folder`, ordered by digest. Raises `RecordError` when there is none or one is broken."""
+    return [read_record(path) for path in record_paths(folder)]
+
+
+def record_paths(folder: Place) -> list[Any]:
+    """The JSON file of every record below `folder`, ordered by digest. Raises `RecordError` when there is none."""
+    paths = sorted((path for path in folder.rglob("*.json") if _is_digest(path.stem)), key=lambda path: path.stem)
+    if not paths:
+        raise RecordError(
+            f"{folder}: expected run records (<digest>.json), found none; give the --out folder of a run."
+        )
+    return paths
+
+
+def write_images(path: Place, images: pd.DataFrame) -> None:
+    """Write a per-image table as Parquet, whole or not at all: `IMAGE_COLUMNS`, and `CERTIFICATE_COLUMNS` if there."""
+    write_atomically(path, _parquet(images))
+
+
+def read_images(path: Place) -> pd.DataFrame:
+    """Read a per-image table. Raises `ValueError` when its columns are not those that `write_images` writes."""
+    return _images(path.read_bytes(), path, None)
+
+
+def _document(path: Place) -> tuple[dict[str, Any], RunSpec]:
+    document = json.loads(path.read_text())
+    if document["schema"] != SCHEMA:
+        raise RecordError(f"{path}: expected record schema {SCHEMA}, got {document['schema']!r}.")
+    spec = RunSpec.from_dict(document["spec"])
+    if not (document["digest"] == spec.digest == path.stem):
+        raise RecordError(f"{path}: its name or digest is not that of its spec; the file was edited or renamed.")
+    return document, spec
+
+
+def _unreadable(path: Place, error: Exception) -> RecordError:
+    return RecordError(f"{path}: not a readable record ({type(error).__name__}: {error}).")
+
+
+def _parquet(images: pd.DataFrame) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    lists = {f"list<{kind}>": pa.list_(pa.type_for_alias(kind)) for kind in ("int64", "float64")}
+    kinds = _columns(images.columns)
+    schema = pa.schema([(name, lists.get(kind) or pa.type_for_alias(kind)) for name, kind in kinds.items()])
+    table = pa.Table.from_pandas(images[list(kinds)], schema=schema, preserve_index=False)
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(None), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _images(content: bytes, path: Place, columns: Sequence[str] | None) -> pd.DataFrame:
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(io.BytesIO(content))
+    names = file.schema_arrow.names
+    if names != list(_columns(names)):
+        raise ValueError(f"{path}: expected the columns {', '.join(IMAGE_COLUMNS)}")
+    frame = file.read(columns=None if columns is None else [name for name in names if name in columns]).to_pandas()
+    for name, kind in IMAGE_COLUMNS.items():
+        if kind.startswith("list") and name in frame:
+            frame[name] = [list(values) for values in frame[name]]  # as they were written, not arrays
+    return frame
+
+
+def _columns(names: Iterable[str]) -> dict[str, str]:
+    """Names and types of the columns of a per-image table, with the certificates where it has any of them."""
+    return IMAGE_COLUMNS | (CERTIFICATE_COLUMNS if CERTIFICATE_COLUMNS.keys() & set(names) else {})
+
+
+def _is_digest(stem: str) -> bool:
+    return len(stem) == 16 and all(character in "0123456789abcdef" for character in stem)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,133 @@
+"""The same board from any number of workers, processes or Ray actors, and from shards; and what is said when not."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from iqa_robust.records import read_records
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `ray`")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every worker sums with one thread, so that boards can be compared bit by bit."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def run(track: Path, out: Path, *options: str) -> str:
+    command = [sys.executable, "-m", "iqa_robust", "run", str(track), "--out", str(out), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def board(out: Path) -> pd.DataFrame:
+    return pd.read_csv(out / "board.csv").drop(columns="seconds")
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """The same boards, and the same rows of every record, bit by bit."""
+    pd.testing.assert_frame_equal(board(one), board(other), check_exact=True)
+    for mine, theirs in zip(read_records(one), read_records(other), strict=True):
+        pd.testing.assert_frame_equal(mine.images, theirs.images, check_exact=True)
+        assert (mine.digest, mine.flags) == (theirs.digest, theirs.flags)
+    assert not list(other.rglob("*.parts"))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("alone") / "out"
+
+
+@pytest.fixture
+def one_worker(track: Path, alone: Path) -> Path:
+    if not alone.exists():
+        run(track, alone)
+    return alone
+
+
+def test_two_processes_give_the_same_numbers(track: Path, one_worker: Path, tmp_path: Path) -> None:
+    run(track, tmp_path / "two", "--workers", "2")
+    assert_same(one_worker, tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_eight_processes_give_the_same_numbers(track: Path, one_worker: Path, tmp_path: Path) -> None:
+    run(track, tmp_path / "eight", "--workers", "8")
+    assert_same(one_worker, tmp_path / "eight")
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ray_gives_the_same_numbers(track: Path, one_worker: Path, tmp_path: Path, workers: str) -> None:
+    run(track, tmp_path / "ray", "--executor", "ray", "--workers", workers)
+    assert_same(one_worker, tmp_path / "ray")
+
+
+def test_three_shards_give_the_same_board_and_the_last_one_writes_it(
+    cli, track: Path, one_worker: Path, tmp_path: Path
+) -> None:
+    out, cells = tmp_path / "shards", 0
+    for i in (3, 1, 2):
+        outcome = cli("run", track, "--out", out, "--shard", f"{i}/3")
+        assert outcome.status == 0, outcome.err
+        if i != 2:
+            assert not (out / "board.csv").exists()
+            assert f"shard {i}/3: its" in outcome.out
+        more = len(list(out.glob("runs/*.json"))) - cells
+        cells += more
+        assert more > 0
+    assert_same(one_worker, out)
+    assert cli("table", out, "--csv", tmp_path / "table.csv").status == 0
+    assert (tmp_path / "table.csv").read_bytes() == (out / "board.csv").read_bytes()
+
+
+def test_the_command_without_a_shard_runs_what_a_lost_shard_left(
+    cli, track: Path, one_worker: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "shards"
+    assert cli("run", track, "--out", out, "--shard", "1/2").status == 0
+    outcome = cli("run", track, "--out", out)
+    assert outcome.status == 0, outcome.err
+    assert "cells are finished already" in outcome.out
+    assert_same(one_worker, out)
+
+
+def test_without_ray_one_sentence_says_what_to_do(cli, track: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    outcome = cli("run", track, "--out", tmp_path / "out", "--executor", "ray")
+    assert outcome.status == 2
+    assert outcome.err == (
+        "iqa-robust: executor 'ray': Ray is not installed; install the extra, pip install 'iqa-robust[ray]', or use"
+        " --executor local --workers N.\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--shard", "4/3"), "--shard: expected i/n with 1 <= i <= n, such as 2/8, got '4/3'."),
+        (("--ray-address", "auto"), "--ray-address auto: only Ray has an address; add --executor ray."),
+    ],
+)
+def test_wrong_requests(cli, track: Path, tmp_path: Path, options: tuple[str, ...], sentence: str) -> None:
+    outcome = cli("run", track, "--out", tmp_path / "out", *options)
+    assert (outcome.status, outcome.err) == (2, f"iqa-robust: {sentence}\n")
+    assert not (tmp_path / "out").exists()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there(cli, track: Path, tmp_path: Path) -> None:
+    outcome = cli("run", track, "--out", tmp_path / "out", "--executor", "ray", "--ray-address", "127.0.0.1:1")
+    assert outcome.status == 2
+    assert outcome.err.startswith("iqa-robust: --ray-address 127.0.0.1:1: Ray cannot be reached (")
