@@ -1,4 +1,4 @@
-"""Layers of a network changed for speed: batch norm folded into convolutions, arithmetic in bfloat16.
+"""Layers of a network changed for speed: batch norm folded, attention by a shorter way, arithmetic in bfloat16.
 
 What the layers do is seen, not guessed from names: an example passes through the network once, and every convolution,
 batch norm and product notes what it got and what it made.
@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from iqa_robust.models.attention import SelfAttention
 from iqa_robust.models.base import IQAModel
 
 COLORS = 3
@@ -45,6 +46,13 @@ def fold_batch_norms(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None)
             _replace(folded, call.layer, nn.Identity())
     before, after = (network(x.clone(), None if ref is None else ref.clone()) for network in (model, folded))
     return folded if torch.allclose(after, before, rtol=TOLERANCE, atol=TOLERANCE) else model
+
+
+def straighten_attention(model: IQAModel) -> None:
+    """Let self-attention take the short way where it can; see `SelfAttention`."""
+    for layer in [module for module in model.modules() if SelfAttention.fits(module)]:
+        assert isinstance(layer, nn.MultiheadAttention)  # `fits` says so
+        _replace(model, layer, SelfAttention(layer))
 
 
 def round_layers(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from iqa_robust import defenses, models
 from iqa_robust.errors import ContractError
+from iqa_robust.models.attention import SelfAttention
 from iqa_robust.models.base import IQAModel, ModelInfo, with_score_range
 from iqa_robust.models.prepared import prepare
 
@@ -148,6 +149,28 @@ def test_full_reference_model_gets_its_reference() -> None:
     x = _images()
     twin = prepare(model, "fp32", x[:1], x[1:2])
     torch.testing.assert_close(twin(x, x.flip(0)), model(x, x.flip(0)), rtol=1e-4, atol=1e-5)
+
+
+def test_transformer_keeps_its_scores_and_slopes() -> None:
+    class Transformer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches = nn.Conv2d(3, 16, 8, stride=8)
+            self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+            self.head = nn.Linear(16, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            tokens = self.patches(x).flatten(2).transpose(1, 2)
+            attended, _ = self.attention(tokens, tokens, tokens, need_weights=False)
+            others, weights = self.attention(tokens, tokens.flip(1), tokens)  # goes to the layer itself
+            return self.head((attended + others).mean(dim=1) + weights.sum(dim=(1, 2))[:, None]).squeeze(1)
+
+    model, x = models.wrap(Transformer().eval()), _images()
+    twin = prepare(model, "fp32", x[:1])
+    assert any(isinstance(module, SelfAttention) for module in twin.modules())
+    torch.testing.assert_close(twin(x), model(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(_slope(twin, x), _slope(model, x), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(prepare(model, "bf16", x[:1])(x), model(x), rtol=0.02, atol=0.02)
 
 
 def test_unknown_precision_is_refused() -> None:
