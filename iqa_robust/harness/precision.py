@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import torch
 
 from iqa_robust import attacks
-from iqa_robust.errors import DataError
-from iqa_robust.harness.components import make_model
-from iqa_robust.harness.plan import Plan
-from iqa_robust.harness.store import Store
 from iqa_robust.harness.system import Batch
 from iqa_robust.models.base import IQAModel, score
 from iqa_robust.models.prepared import prepare
 from iqa_robust.models.randomness import content_seeds
-from iqa_robust.records import Budget, RunSpec
+from iqa_robust.records import Budget
 
 IMAGES = 8
 """Images on which precisions are compared."""
@@ -63,61 +56,6 @@ class Precision:
 
 
 FP32 = Precision()
-
-
-class Listener(Protocol):
-    """Told which precision a model got."""
-
-    def chose(self, model: str, precision: Precision) -> None:
-        """The model of this title is attacked in this precision."""
-
-
-class Choices:
-    """The precision of every model of a run: the one that was asked for, or for `auto` what is measured once.
-
-    What was measured is kept in the folder of the run, so that a run that is taken up again, on whatever machine, goes
-    on in the arithmetic it began with.
-    """
-
-    def __init__(self, asked: str, plan: Plan, device: torch.device, store: Store, listener: Listener) -> None:
-        """`asked`: `auto`, `fp32` or `bf16`; `listener` is told what is measured."""
-        self._asked, self._plan, self._device, self._store, self._listener = asked, plan, device, store, listener
-        self._made: dict[str, Precision] = {}
-
-    def of(self, spec: RunSpec) -> Precision:
-        """The precision of the cells of this cell's model."""
-        if self._asked != "auto":
-            return Precision(self._asked, self._asked, f"{self._asked} was asked for")
-        key = hashlib.sha256(repr((spec.model, spec.score_range, self._device.type)).encode()).hexdigest()[:16]
-        if key not in self._made:
-            name = f"precision/{key}.note"
-            kept = _parsed(self._store.note(name))
-            if kept is None:
-                measured = self._measured(spec)
-                # Another shard of the run may have been first.
-                kept = _parsed(self._store.note(name, json.dumps(asdict(measured), indent=1) + "\n")) or measured
-            self._made[key] = kept
-            self._listener.chose(spec.model.title, kept)
-        return self._made[key]
-
-    def _measured(self, spec: RunSpec) -> Precision:
-        dataset = self._plan.dataset
-        found = dataset.prefetch(dataset.rows()[:IMAGES])
-        items = [item for item in found if not isinstance(item, DataError)]
-        items = [item for item in items if item.x.shape == items[0].x.shape]
-        if not items:
-            return FP32
-        model = make_model(spec.model, spec.score_range).to(self._device)
-        return decide(model, Batch.of(items, self._device))
-
-
-def _parsed(text: str | None) -> Precision | None:
-    if text is None:
-        return None
-    try:
-        return Precision(**json.loads(text))
-    except (ValueError, TypeError):
-        return None
 
 
 def decide(model: IQAModel, batch: Batch) -> Precision:

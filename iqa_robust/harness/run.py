@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from iqa_robust.harness.choices import Choices
 from iqa_robust.harness.environment import pick_device
 from iqa_robust.harness.executors.base import Executor, JobRequest, Listener, Silent
 from iqa_robust.harness.executors.here import Here
 from iqa_robust.harness.flags import find_flags
 from iqa_robust.harness.plan import Plan
-from iqa_robust.harness.precision import Choices
 from iqa_robust.harness.shard import Shard, of_shard
 from iqa_robust.harness.store import Store
 from iqa_robust.records import RunRecord, RunSpec
@@ -58,11 +58,10 @@ def run(
     finished = {spec.digest for job in jobs for spec in job if store.finished(spec.digest)}
     pending = [tuple(spec for spec in job if spec.digest not in finished) for job in jobs]
     choices = Choices(precision, plan, picked, store, listener)
-    requests = [
-        JobRequest(specs, out, plan.data_root, picked.type, plan.track.batch_size, plan.limited, choices.of(specs[0]))
-        for specs in pending
-        if specs
-    ]
+    requests = []
+    for specs in filter(None, pending):
+        chosen, batch_size = choices.of(specs[0])
+        requests.append(JobRequest(specs, out, plan.data_root, picked.type, batch_size, plan.limited, chosen))
     cells = sum(len(request.specs) for request in requests)
     listener.started(cells, len(finished), len(plan.dataset) * cells)
     (executor or Here()).run(requests, plan.dataset, listener)

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from iqa_robust import models
+from iqa_robust.harness import choices as choosing
 from iqa_robust.harness import precision
+from iqa_robust.harness.choices import Choices
 from iqa_robust.harness.executors.base import Silent
 from iqa_robust.harness.plan import Selection, make_plan
-from iqa_robust.harness.precision import Choices, Precision, decide
+from iqa_robust.harness.precision import Precision, decide
 from iqa_robust.harness.store import Store
 from iqa_robust.harness.system import Batch
 from iqa_robust.harness.track import load_track
@@ -40,28 +42,29 @@ class Fine(nn.Module):
 
 
 def test_an_asked_precision_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(precision, "decide", _never)
+    monkeypatch.setattr(choosing, "decide", _never)
     plan = make_plan(load_track(find_track("quickstart")), selection=Selection(limit=2))
     choices = Choices("bf16", plan, CPU, Store(tmp_path), Silent())
-    assert choices.of(plan.cells[0]).of("white") == choices.of(plan.cells[0]).of("black") == "bf16"
+    chosen, _ = choices.of(plan.cells[0])
+    assert chosen.of("white") == chosen.of("black") == "bf16"
 
 
 def test_a_run_that_is_taken_up_again_keeps_its_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     plan = make_plan(load_track(find_track("quickstart")), selection=Selection(limit=2))
     measured = Precision("bf16", "fp32", "measured")
-    monkeypatch.setattr(precision, "decide", lambda model, batch: measured)
-    assert Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0]) == measured
-    monkeypatch.setattr(precision, "decide", _never)
-    assert Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0]) == measured
+    monkeypatch.setattr(choosing, "decide", lambda model, batch: measured)
+    assert Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0])[0] == measured
+    monkeypatch.setattr(choosing, "decide", _never)
+    assert Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0])[0] == measured
 
 
 def test_a_broken_note_is_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     plan = make_plan(load_track(find_track("quickstart")), selection=Selection(limit=2))
-    monkeypatch.setattr(precision, "decide", lambda model, batch: Precision("bf16"))
+    monkeypatch.setattr(choosing, "decide", lambda model, batch: Precision("bf16"))
     Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0])
     (note,) = (tmp_path / "precision").iterdir()
     note.write_text("{")
-    assert Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0]) == Precision("bf16")
+    assert Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0])[0] == Precision("bf16")
 
 
 def test_a_model_that_fails_in_bfloat16_is_attacked_in_float32() -> None:
