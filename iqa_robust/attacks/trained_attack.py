@@ -19,7 +19,7 @@ from iqa_robust.attacks.parameters import check_whole
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel, check_inputs, score
 from iqa_robust.models.randomness import ImageRNG, content_seeds, derive_seed
-from iqa_robust.records import Budget, write_atomically
+from iqa_robust.records import Budget, Place, write_atomically
 
 _SCORED_AT_ONCE = 8
 
@@ -171,7 +171,7 @@ class TrainedAttack(Attack):
         )
         return Lesson(x, objective, scale=1.0)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Place) -> None:
         """Write the state, whole or not at all. Raises `StorageError` when it cannot be written."""
         from safetensors.torch import save
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of a run.")],
-    html: Annotated[Path | None, typer.Option(help="The file to write [DIR/report.html].")] = None,
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="The --out folder of a run, or its URL.")],
+    html: Annotated[str | None, typer.Option(help="The file to write [DIR/report.html].")] = None,
 ) -> None:
     """Write one self-contained HTML page from the records of DIR."""
-    from iqa_robust.records import read_records
+    from iqa_robust.records import place, read_records
     from iqa_robust.tables.board import board
     from iqa_robust.tables.report import write_report
 
-    records = read_records(folder)
-    target = html or folder / "report.html"
+    source = place(folder)
+    records = read_records(source)
+    target = source / "report.html" if html is None else place(html)
     write_report(records, board(records), target)
     print(target)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from iqa_robust.errors import RequestError
+from iqa_robust.records import Place, place
 
 
 class Device(str, Enum):
@@ -37,11 +38,11 @@ class ExecutorName(str, Enum):
 def command(
     track: Annotated[str, typer.Argument(help="A track file, or the name of a shipped track.")],
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for runs/, board.csv and report.html [iqa-robust-out/<track>]."),
+        str | None,
+        typer.Option(help="Folder or URL for runs/, board.csv and report.html [iqa-robust-out/<track>]."),
     ] = None,
     data_root: Annotated[
-        Path | None, typer.Option(help="Folder of the datasets [environment variable IQA_ROBUST_DATA].")
+        str | None, typer.Option(help="Folder or URL of the datasets [environment variable IQA_ROBUST_DATA].")
     ] = None,
     models: Annotated[str | None, typer.Option(help="Only these models or labels, comma-separated.")] = None,
     defenses: Annotated[
@@ -69,7 +70,8 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and their cost; run nothing.")] = False,
 ) -> None:
     """Run a track, or what is missing of it, and write its board and report."""
-    if data_root is not None and not data_root.is_dir():
+    root = None if data_root is None else place(data_root)
+    if root is not None and not root.is_dir():
         raise RequestError(f"--data-root {data_root}: no such folder; give the folder that holds the datasets.")
 
     from iqa_robust.cli.terminal import make_console
@@ -86,8 +88,8 @@ def command(
         chosen = choose(executor.value, workers=workers, device=device.value, ray_address=ray_address)
         loaded = load_track(find_track(track))
         selection = planning.Selection(_names(models), _names(defenses), _names(attacks), limit)
-        plan = planning.make_plan(loaded, data_root=data_root, selection=selection)
-    folder = out or Path("iqa-robust-out") / loaded.name
+        plan = planning.make_plan(loaded, data_root=root, selection=selection)
+    folder = place(out or Path("iqa-robust-out") / loaded.name)
     if dry_run:
         _print_plan(plan, folder, device.value, console)
         return
@@ -103,7 +105,7 @@ def _names(given: str | None) -> tuple[str, ...] | None:
     return names
 
 
-def _run(plan: Any, folder: Path, device: str, precision: str, executor: Any, shard: Any, console: Any) -> int:
+def _run(plan: Any, folder: Place, device: str, precision: str, executor: Any, shard: Any, console: Any) -> int:
     from iqa_robust.cli.progress import RunProgress
     from iqa_robust.cli.terminal import print_board
     from iqa_robust.harness.run import run
@@ -145,7 +147,7 @@ def _name_failed(records: Any, console: Any) -> None:
         console.print(f"{record.status}: {record.digest}: {record.reason}", style="red", markup=False)
 
 
-def _print_plan(plan: Any, folder: Path, device: str, console: Any) -> None:
+def _print_plan(plan: Any, folder: Place, device: str, console: Any) -> None:
     from rich.table import Table
 
     from iqa_robust.harness.estimate import estimate

@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -14,9 +13,10 @@ import torch
 from iqa_robust import attacks, datasets, defenses, models
 from iqa_robust.attacks.base import Attack
 from iqa_robust.datasets.base import Dataset
+from iqa_robust.datasets.fetched import local_root
 from iqa_robust.defenses.base import Defense
 from iqa_robust.models.base import IQAModel, WrappedModel, WrappedModule, with_score_range
-from iqa_robust.records import Component
+from iqa_robust.records import Component, Place
 from iqa_robust.registry import Registry
 
 T = TypeVar("T")
@@ -76,12 +76,12 @@ def _stored(thing: object) -> dict[str, Any]:
     return stored
 
 
-def make_dataset(component: Component, data_root: Path | None) -> Dataset:
+def make_dataset(component: Component, data_root: Place | None) -> Dataset:
     """The dataset, rooted below `data_root` where it needs files and states no root of its own."""
     cls = datasets.get(component.name)
     params = dict(component.params)
     if cls.folders and params.get("root") is None and data_root is not None:
-        params["root"] = str(cls.locate(data_root))
+        params["root"] = str(cls.locate(local_root(data_root, cls.folders)))
     return datasets.create(component.name, **params)
 
 

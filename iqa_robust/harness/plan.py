@@ -7,7 +7,6 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from iqa_robust import attacks, datasets, defenses, models
 from iqa_robust.attacks.base import Attack
@@ -24,7 +23,7 @@ from iqa_robust.harness.track import (
     title,
 )
 from iqa_robust.models.base import IQAModel
-from iqa_robust.records import Component, RunSpec
+from iqa_robust.records import Component, Place, RunSpec, place
 from iqa_robust.registry import Registry, package_version
 
 Entry = ModelEntry | DefenseEntry | AttackEntry
@@ -47,20 +46,20 @@ class Plan:
     track: Track
     dataset: Dataset
     cells: tuple[RunSpec, ...]
-    data_root: Path | None
+    data_root: Place | None
     limited: bool = False
     """Whether the selection takes a part of the track's images."""
 
 
-def data_root_or_default(data_root: Path | None) -> Path | None:
+def data_root_or_default(data_root: Place | None) -> Place | None:
     """`--data-root`, or the folder the environment variable `IQA_ROBUST_DATA` names."""
     if data_root is not None:
         return data_root
     named = os.environ.get("IQA_ROBUST_DATA")
-    return Path(named) if named else None
+    return place(named) if named else None
 
 
-def make_plan(track: Track, *, data_root: Path | None = None, selection: Selection | None = None) -> Plan:
+def make_plan(track: Track, *, data_root: Place | None = None, selection: Selection | None = None) -> Plan:
     """Expand a track into cells.
 
     Raises:
@@ -79,7 +78,7 @@ def make_plan(track: Track, *, data_root: Path | None = None, selection: Selecti
 class _Planner:
     """Collects components and problems side by side."""
 
-    def __init__(self, track: Track, data_root: Path | None, selection: Selection) -> None:
+    def __init__(self, track: Track, data_root: Place | None, selection: Selection) -> None:
         self.track, self.data_root, self.selection = track, data_root, selection
         self.problems: list[str] = []
 

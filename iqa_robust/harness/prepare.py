@@ -16,7 +16,7 @@ from iqa_robust.errors import ContractError, DataError
 from iqa_robust.harness.store import Store
 from iqa_robust.models.base import IQAModel, score
 from iqa_robust.models.randomness import content_seeds, derive_seed
-from iqa_robust.records import RunSpec
+from iqa_robust.records import RunSpec, local_copy
 
 
 def plan_targets(
@@ -65,7 +65,8 @@ def fit_attack(
     kept = None if store is None else store.folder / "attacks" / f"{_fit_digest(spec, fitting)}.safetensors"
     if kept is not None and kept.is_file():
         try:
-            attack.load(kept)
+            with local_copy(kept) as file:
+                attack.load(file)
             return
         except ContractError:
             kept.unlink()  # broken; it is made again

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from iqa_robust.harness.choices import Choices
@@ -14,12 +13,12 @@ from iqa_robust.harness.flags import find_flags
 from iqa_robust.harness.plan import Plan
 from iqa_robust.harness.shard import Shard, of_shard
 from iqa_robust.harness.store import Store
-from iqa_robust.records import RunRecord, RunSpec
+from iqa_robust.records import Place, RunRecord, RunSpec
 
 
 def run(
     plan: Plan,
-    out: Path,
+    out: Place,
     *,
     device: str = "auto",
     precision: str = "auto",
@@ -31,7 +30,7 @@ def run(
 
     Args:
         plan: what to run.
-        out: the folder of the run.
+        out: the folder of the run, or its URL.
         device: `auto`, `cpu` or `cuda`.
         precision: arithmetic of the attacks' search: `fp32`, `bf16`, or `auto`, which measures each model once per
             run and tells `listener` what it found. Final scores are float32.

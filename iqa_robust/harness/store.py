@@ -1,9 +1,10 @@
-"""The folder of a run: finished records, and the parts of cells that are under way.
+"""The folder of a run, on this machine or at a URL: finished records, and the parts of cells that are under way.
 
     DIR/runs/<digest>.json + .parquet       a finished cell
     DIR/runs/<digest>.parts/<hash>.parquet  one finished batch of a cell under way
 
-A part is written under a temporary name and renamed, so a kill loses at most the batch in hand.
+A part is written whole or not at all, so a kill loses at most the batch in hand. Every name follows from the content
+that is asked for, so whoever does a piece of work a second time writes the same file again.
 """
 
 from __future__ import annotations
@@ -11,20 +12,29 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 
-from iqa_robust.errors import RecordError, RequestError, StorageError
-from iqa_robust.records import RunRecord, read_images, read_record, write_images, write_record
+from iqa_robust.errors import RecordError, RequestError
+from iqa_robust.records import (
+    Place,
+    Remote,
+    RunRecord,
+    listed,
+    read_images,
+    read_record,
+    remove_folder,
+    write_atomically,
+    write_images,
+    write_record,
+)
 
 
 class Store:
     """Records and parts below `folder/runs`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         """`folder` is the `--out` of a run; it is made when the first thing is written."""
         self.folder = folder
         self.runs = folder / "runs"
@@ -32,16 +42,18 @@ class Store:
     def prepare(self) -> None:
         """Make the folder and see that it can be written. Raises `RequestError`."""
         try:
-            self.runs.mkdir(parents=True, exist_ok=True)
+            if not isinstance(self.runs, Remote):
+                self.runs.mkdir(parents=True, exist_ok=True)
             probe = self.runs / ".writable"
             probe.write_bytes(b"")
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another shard may do the same at this moment
         except OSError as error:
-            raise RequestError(f"{self.folder}: cannot be written ({error.strerror}); give another --out.") from error
+            reason = error.strerror or error
+            raise RequestError(f"{self.folder}: cannot be written ({reason}); give another --out.") from error
 
     def check_version(self, package_version: str) -> None:
         """Refuse to mix records of two versions of the package in one folder. Raises `RecordError`."""
-        for path in sorted(self.runs.glob("*.json")):
+        for path in listed(self.runs, "*.json"):
             try:
                 other = json.loads(path.read_text())["spec"]["package_version"]
             except (OSError, ValueError, KeyError, TypeError):
@@ -60,14 +72,7 @@ class Store:
         """
         path = self.folder / name
         if text is not None and not path.is_file():
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("x") as file:
-                    file.write(text)
-            except FileExistsError:
-                pass  # another process of the run was first
-            except OSError as error:
-                raise StorageError(f"{path}: cannot be written ({error.strerror}).") from error
+            write_atomically(path, text.encode())
         return path.read_text() if path.is_file() else None
 
     def finished(self, digest: str) -> bool:
@@ -76,7 +81,7 @@ class Store:
         if not path.is_file():
             return False
         try:
-            return read_record(path).status != "failed"
+            return read_record(path, ()).status != "failed"
         except RecordError:
             return False
 
@@ -87,7 +92,7 @@ class Store:
     def parts(self, digest: str) -> pd.DataFrame | None:
         """The rows finished so far of a cell under way, or None. A broken part counts as not there."""
         frames = []
-        for path in sorted(self._parts_folder(digest).glob("*.parquet")):
+        for path in listed(self._parts_folder(digest), "*.parquet"):
             try:
                 frames.append(read_images(path))
             except (OSError, ValueError):
@@ -106,7 +111,7 @@ class Store:
         """Keep a finished record; its parts go unless it failed and a later run may use them."""
         write_record(self.runs, record)
         if record.status != "failed":
-            shutil.rmtree(self._parts_folder(record.digest), ignore_errors=True)
+            remove_folder(self._parts_folder(record.digest))
 
     def read(self, digest: str) -> RunRecord | None:
         """The record of a cell, or None."""
@@ -121,9 +126,9 @@ class Store:
         self.write(changed)
         return changed
 
-    def _part(self, digest: str, image_ids: Sequence[str]) -> Path:
+    def _part(self, digest: str, image_ids: Sequence[str]) -> Place:
         name = hashlib.sha256("\n".join(image_ids).encode()).hexdigest()[:16]
         return self._parts_folder(digest) / f"{name}.parquet"
 
-    def _parts_folder(self, digest: str) -> Path:
+    def _parts_folder(self, digest: str) -> Place:
         return self.runs / f"{digest}.parts"

@@ -9,7 +9,16 @@ from iqa_robust.records.files import (
     write_images,
     write_record,
 )
-from iqa_robust.records.places import Place, Remote, atomic_writer, place, remove_folder, write_atomically
+from iqa_robust.records.places import (
+    Place,
+    Remote,
+    atomic_writer,
+    listed,
+    local_copy,
+    place,
+    remove_folder,
+    write_atomically,
+)
 from iqa_robust.records.spec import (
     CERTIFICATE_COLUMNS,
     FLAG_NAMES,
@@ -43,6 +52,8 @@ __all__ = [
     "RunRecord",
     "RunSpec",
     "atomic_writer",
+    "listed",
+    "local_copy",
     "place",
     "read_images",
     "read_record",

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iqa_robust.errors import RecordError
-from iqa_robust.records.places import Place, write_atomically
+from iqa_robust.records.places import Place, listed, write_atomically
 from iqa_robust.records.spec import (
     CERTIFICATE_COLUMNS,
     IMAGE_COLUMNS,
@@ -103,9 +103,10 @@ def read_records(folder: Place) -> list[RunRecord]:
     return [read_record(path) for path in record_paths(folder)]
 
 
-def record_paths(folder: Place) -> list[Any]:
+def record_paths(folder: Place) -> list[Place]:
     """The JSON file of every record below `folder`, ordered by digest. Raises `RecordError` when there is none."""
-    paths = sorted((path for path in folder.rglob("*.json") if _is_digest(path.stem)), key=lambda path: path.stem)
+    found = [path for path in listed(folder, "*.json", below=True) if _is_digest(path.stem)]
+    paths = sorted(found, key=lambda path: path.stem)
     if not paths:
         raise RecordError(
             f"{folder}: expected run records (<digest>.json), found none; give the --out folder of a run."

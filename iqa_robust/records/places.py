@@ -116,8 +116,9 @@ class Remote:
         return Remote(f"{self.protocol}://{path}")
 
     def _listed(self, pattern: str) -> Iterator[Remote]:
-        for found in sorted(self.fs.glob(pattern)):
-            yield Remote(f"{self.protocol}://{self.fs._strip_protocol(found)}")
+        for found, said in self.fs.glob(pattern, detail=True).items():
+            if said["type"] == "file":
+                yield Remote(f"{self.protocol}://{self.fs._strip_protocol(found)}")
 
 
 Place = Path | Remote
@@ -129,6 +130,24 @@ def place(text: str | Path) -> Place:
     if isinstance(text, str) and "://" in text:
         return Path(text.removeprefix("file://")) if text.startswith("file://") else Remote(text)
     return Path(text)
+
+
+def listed(folder: Place, pattern: str, *, below: bool = False) -> list[Place]:
+    """Files in a folder, or anywhere below it, whose name matches; by name."""
+    found: Iterator[Place] = folder.rglob(pattern) if below else folder.glob(pattern)
+    return sorted((path for path in found if isinstance(path, Remote) or path.is_file()), key=str)
+
+
+@contextlib.contextmanager
+def local_copy(path: Place) -> Iterator[Path]:
+    """The file on this machine, for libraries that read nothing else; the copy of an object goes with the context."""
+    if isinstance(path, Path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / path.name
+        local.write_bytes(path.read_bytes())
+        yield local
 
 
 def remove_folder(folder: Place) -> None:

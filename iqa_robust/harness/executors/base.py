@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from iqa_robust.datasets.base import Dataset
 from iqa_robust.harness.plan import cell_title
 from iqa_robust.harness.precision import Precision
-from iqa_robust.records import RunRecord, RunSpec
+from iqa_robust.records import Place, RunRecord, RunSpec
 
 
 class Listener(Protocol):
@@ -56,8 +55,8 @@ class JobRequest:
     """Everything a worker needs to run the cells of one job. The driver decides it; a worker decides nothing."""
 
     specs: tuple[RunSpec, ...]
-    out: Path
-    data_root: Path | None
+    out: Place
+    data_root: Place | None
     device: str
     batch_size: int
     limited: bool

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from iqa_robust.datasets.base import Dataset, Item, Row
 from iqa_robust.errors import DataError
 from iqa_robust.harness.components import make_dataset
 from iqa_robust.images import from_uint8, to_uint8
-from iqa_robust.records import Component
+from iqa_robust.records import Component, Place
 
 BLOCK_IMAGES = 64
 """Images of a block: enough that a worker asks seldom, few enough that the first one is soon there."""
@@ -40,7 +39,7 @@ class Outline:
     """All of a dataset but its pixels; what `HeldDataset` needs, small and without files."""
 
     component: Component
-    data_root: Path | None
+    data_root: Place | None
     name: str
     label_kind: str
     split: str
@@ -53,7 +52,7 @@ class Outline:
     """(H, W) by image id, or the sentence that says why there is none."""
 
 
-def outline(dataset: Dataset, component: Component, data_root: Path | None) -> Outline:
+def outline(dataset: Dataset, component: Component, data_root: Place | None) -> Outline:
     """The outline of a dataset; reads the header of every image."""
     sizes: dict[str, tuple[int, int] | str] = {}
     for row in dataset.rows():

@@ -1,0 +1,130 @@
+"""Records and data at URLs, on fsspec's file system in memory; it must behave as a folder does."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from iqa_robust.datasets.fetched import local_root
+from iqa_robust.errors import RecordError, RequestError, StorageError
+from iqa_robust.records import Remote, atomic_writer, listed, local_copy, place, remove_folder, write_atomically
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    url = f"memory://{uuid.uuid4().hex}"
+    yield url
+    remove_folder(Remote(url))
+
+
+@pytest.fixture(params=["folder", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path, url: str):
+    return place(tmp_path if request.param == "folder" else url)
+
+
+def test_what_is_a_place(tmp_path: Path) -> None:
+    assert place("some/folder") == Path("some/folder")
+    assert place(tmp_path) == tmp_path
+    assert place(f"file://{tmp_path}") == tmp_path
+    remote = place("s3://bucket/runs")
+    assert isinstance(remote, Remote) and str(remote / "a.json") == "s3://bucket/runs/a.json"
+    assert (remote / "a.json").with_suffix(".parquet") == Remote("s3://bucket/runs/a.parquet")
+    assert ((remote / "a.json").name, (remote / "a.json").stem) == ("a.json", "a")
+
+
+def test_written_read_listed_and_removed(root) -> None:
+    file = root / "runs" / "b.json"
+    assert not file.is_file()
+    write_atomically(file, b"one")
+    write_atomically(file, "zwei \N{GREEK SMALL LETTER ALPHA}".encode())
+    write_atomically(root / "runs" / "deep" / "a.json", b"")
+    with atomic_writer(root / "runs" / "c.csv") as out:
+        out.write(b"1,")
+        out.write(b"2\n")
+    assert file.read_text() == "zwei \N{GREEK SMALL LETTER ALPHA}"
+    assert (root / "runs" / "c.csv").read_bytes() == b"1,2\n"
+    assert [path.name for path in listed(root / "runs", "*")] == ["b.json", "c.csv"]
+    assert [path.name for path in listed(root / "runs", "*.json")] == ["b.json"]
+    assert [path.stem for path in listed(root, "*.json", below=True)] == ["b", "a"]
+    assert file.is_file() and (root / "runs").is_dir() and not (root / "nowhere").is_dir()
+    with local_copy(file) as copy:
+        assert copy.read_bytes() == file.read_bytes()
+    file.unlink()
+    file.unlink(missing_ok=True)
+    with pytest.raises(FileNotFoundError):
+        file.unlink()
+    remove_folder(root / "runs")
+    remove_folder(root / "runs")
+    assert listed(root, "*", below=True) == []
+
+
+def test_nothing_is_there_when_writing_fails(root) -> None:
+    with pytest.raises(ZeroDivisionError), atomic_writer(root / "c.csv") as out:
+        out.write(b"half")
+        raise ZeroDivisionError
+    assert listed(root, "*", below=True) == []
+
+
+def test_a_store_that_refuses(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", refuse)
+    with pytest.raises(StorageError) as caught:
+        write_atomically(Remote(f"{url}/a"), b"")
+    assert str(caught.value) == (
+        f"{url}/a: cannot be written (no); what was finished is kept: free some space or choose another place, and give"
+        " the same command again."
+    )
+
+
+def test_a_protocol_that_nobody_knows() -> None:
+    with pytest.raises(RequestError, match=r"^nosuch://a: fsspec cannot open such a URL \("):
+        Remote("nosuch://a").is_file()
+
+
+def test_a_folder_of_data_is_its_own_copy(tmp_path: Path) -> None:
+    assert local_root(tmp_path, ("a",)) == tmp_path
+
+
+def test_data_is_copied_once(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IQA_ROBUST_CACHE", str(tmp_path))
+    for name, content in {"b/one.txt": b"1", "b/deep/two.txt": b"22", "c/three.txt": b"333"}.items():
+        Remote(f"{url}/{name}").write_bytes(content)
+    copy = local_root(Remote(url), ("a", "b", "c"))
+    files = {path.relative_to(copy).as_posix(): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    assert files == {"b/one.txt": b"1", "b/deep/two.txt": b"22"}
+    assert list(local_root(Remote(f"{url}/nothing"), ("a",)).glob("*")) == []
+
+
+def test_a_run_at_a_url_is_a_run_in_a_folder(
+    cli, track: Path, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert cli("run", track, "--out", tmp_path / "out").status == 0
+    for i in (1, 2):  # the second shard finds what the first one left there
+        outcome = cli("run", track, "--out", f"{url}/out", "--shard", f"{i}/2")
+        assert outcome.status == 0, outcome.err
+    assert f"{url}/out/board.csv" in outcome.out
+    there, here = Remote(f"{url}/out"), tmp_path / "out"
+    names = {path.name for path in listed(there, "*", below=True)}
+    assert names == {path.name for path in listed(here, "*", below=True)}
+    assert cli("run", track, "--out", f"{url}/out").out.count("8 cells are finished already") == 1
+    assert cli("table", f"{url}/out", "--csv", tmp_path / "table.csv", "--per-image", f"{url}/images.csv").status == 0
+    boards = [pd.read_csv(path).drop(columns="seconds") for path in (tmp_path / "table.csv", here / "board.csv")]
+    pd.testing.assert_frame_equal(*boards, check_exact=True)
+    assert Remote(f"{url}/images.csv").is_file()
+    assert cli("report", f"{url}/out", "--html", tmp_path / "page.html").status == 0
+
+
+def test_nothing_at_a_url(cli, url: str) -> None:
+    outcome = cli("table", url)
+    assert outcome.status == RecordError.exit_status
+    assert outcome.err == (
+        f"iqa-robust: {url}: expected run records (<digest>.json), found none; give the --out folder of a run.\n"
+    )
