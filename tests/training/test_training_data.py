@@ -132,9 +132,7 @@ def test_crops_on_a_lattice_come_from_all_of_it() -> None:
 
 def test_a_lattice_without_room_is_refused() -> None:
     """A side of 34 has 14 pixels to be padded, 7 of them before: its first whole block begins at 9."""
-    with pytest.raises(
-        RequestError, match=r"augment.lattice: no crop of 32 fits into 'a' on the lattice of 16"
-    ):
+    with pytest.raises(RequestError, match=r"augment.lattice: no crop of 32 fits into 'a' on the lattice of 16"):
         augmented(Item("a", torch.zeros(3, 34, 48), None, 0.0, None, None), Augment(crop=32, lattice=16), 0)
 
 
