@@ -68,7 +68,7 @@ def markdown(found: Sequence[Line], notes: Sequence[str]) -> str:
 
 
 def compare(given: argparse.Namespace, advance: Callable[[str], None]) -> tuple[list[Line], list[str]]:
-    """All lines, and sentences on each network: its precision, its harness overhead. `advance` is told of every step."""
+    """All lines, and sentences on each network (precision, harness overhead). `advance` is told of every step."""
     found, notes = [], []
     for name in given.models:
         model = network(name, given.side)
