@@ -9,13 +9,12 @@ from typing import Protocol
 
 import torch
 
-from iqa_robust.errors import DataError
 from iqa_robust.harness.batching import images_at_once
 from iqa_robust.harness.components import make_model
 from iqa_robust.harness.plan import Plan
-from iqa_robust.harness.precision import FP32, IMAGES, Precision, decide
+from iqa_robust.harness.precision import IMAGES, Precision, choose_precision
 from iqa_robust.harness.store import Store
-from iqa_robust.harness.system import Batch
+from iqa_robust.harness.system import Batch, first_images
 from iqa_robust.models.base import IQAModel
 from iqa_robust.records import RunSpec
 
@@ -43,7 +42,10 @@ class Choices:
         """The precision and the images per batch of the cells of this cell's model."""
         key = hashlib.sha256(repr((spec.model, spec.score_range, self._device.type)).encode()).hexdigest()[:16]
         if key not in self._made:
-            model, batch = make_model(spec.model, spec.score_range).to(self._device), self._example()
+            model, batch = (
+                make_model(spec.model, spec.score_range).to(self._device),
+                first_images(self._plan.dataset, IMAGES, self._device),
+            )
             asked = self._plan.track.batch_size
             size = asked if batch is None else images_at_once(model, batch, asked)
             self._made[key] = self._precision(key, spec, model, batch), size
@@ -51,23 +53,15 @@ class Choices:
 
     def _precision(self, key: str, spec: RunSpec, model: IQAModel, batch: Batch | None) -> Precision:
         if self._asked != "auto":
-            return Precision(self._asked, self._asked, "as asked for")
+            return choose_precision(self._asked, model, batch)
         name = f"precision/{key}.note"
         kept = _parsed(self._store.note(name))
         if kept is None:
-            measured = FP32 if batch is None else decide(model, batch)
+            measured = choose_precision("auto", model, batch)
             # Another shard of the run may have been first.
             kept = _parsed(self._store.note(name, json.dumps(asdict(measured), indent=1) + "\n")) or measured
         self._listener.chose(spec.model.title, kept)
         return kept
-
-    def _example(self) -> Batch | None:
-        """The first images of the dataset, as many of one size as there are among them; None if none can be read."""
-        dataset = self._plan.dataset
-        found = dataset.prefetch(dataset.rows()[:IMAGES])
-        items = [item for item in found if not isinstance(item, DataError)]
-        items = [item for item in items if item.x.shape == items[0].x.shape]
-        return Batch.of(items, self._device) if items else None
 
 
 def _parsed(text: str | None) -> Precision | None:

@@ -10,9 +10,10 @@ from functools import partial
 import torch
 
 from iqa_robust import attacks
+from iqa_robust.errors import ContractError
 from iqa_robust.harness.system import Batch
 from iqa_robust.models.base import IQAModel, score
-from iqa_robust.models.prepared import prepare
+from iqa_robust.models.prepared import PRECISIONS, prepare
 from iqa_robust.models.randomness import content_seeds
 from iqa_robust.records import Budget
 
@@ -56,6 +57,19 @@ class Precision:
 
 
 FP32 = Precision()
+
+
+def choose_precision(asked: str, model: IQAModel, batch: Batch | None) -> Precision:
+    """The precision that was asked for; for `auto` what is measured on `batch`, float32 if there are no images.
+
+    Raises:
+        ContractError: there is no such precision.
+    """
+    if asked == "auto":
+        return FP32 if batch is None else decide(model, batch)
+    if asked not in PRECISIONS:
+        raise ContractError(f"precision: expected auto, {' or '.join(PRECISIONS)}, got {asked!r}.")
+    return Precision(asked, asked, "as asked for")
 
 
 def decide(model: IQAModel, batch: Batch) -> Precision:

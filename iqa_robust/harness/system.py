@@ -9,8 +9,9 @@ import torch
 
 from iqa_robust.attacks.base import Attack, AttackResult
 from iqa_robust.attacks.known import Known
-from iqa_robust.datasets.base import Item
+from iqa_robust.datasets.base import Dataset, Item
 from iqa_robust.defenses.base import Defense
+from iqa_robust.errors import DataError
 from iqa_robust.models.base import Certificate, IQAModel, score
 from iqa_robust.models.randomness import content_seeds, derive_seed, seeded
 from iqa_robust.records import RunSpec
@@ -47,6 +48,14 @@ class Batch:
             ref=None if self.ref is None else self.ref[images],
             mos=self.mos[images],
         )
+
+
+def first_images(dataset: Dataset, count: int, device: torch.device) -> Batch | None:
+    """Of the first `count` images, those of the size of the first; None if none can be read."""
+    found = dataset.prefetch(dataset.rows()[:count])
+    items = [item for item in found if not isinstance(item, DataError)]
+    items = [item for item in items if item.x.shape == items[0].x.shape]
+    return Batch.of(items, device) if items else None
 
 
 @dataclass(frozen=True)

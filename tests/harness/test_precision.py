@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+import iqa_robust as ir
 from iqa_robust import models
-from iqa_robust.harness import choices as choosing
+from iqa_robust.errors import ContractError
 from iqa_robust.harness import precision
 from iqa_robust.harness.choices import Choices
 from iqa_robust.harness.executors.base import Silent
@@ -42,7 +43,7 @@ class Fine(nn.Module):
 
 
 def test_an_asked_precision_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(choosing, "decide", _never)
+    monkeypatch.setattr(precision, "decide", _never)
     plan = make_plan(load_track(find_track("quickstart")), selection=Selection(limit=2))
     choices = Choices("bf16", plan, CPU, Store(tmp_path), Silent())
     chosen, _ = choices.of(plan.cells[0])
@@ -52,15 +53,15 @@ def test_an_asked_precision_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp
 def test_a_run_that_is_taken_up_again_keeps_its_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     plan = make_plan(load_track(find_track("quickstart")), selection=Selection(limit=2))
     measured = Precision("bf16", "fp32", "measured")
-    monkeypatch.setattr(choosing, "decide", lambda model, batch: measured)
+    monkeypatch.setattr(precision, "decide", lambda model, batch: measured)
     assert Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0])[0] == measured
-    monkeypatch.setattr(choosing, "decide", _never)
+    monkeypatch.setattr(precision, "decide", _never)
     assert Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0])[0] == measured
 
 
 def test_a_broken_note_is_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     plan = make_plan(load_track(find_track("quickstart")), selection=Selection(limit=2))
-    monkeypatch.setattr(choosing, "decide", lambda model, batch: Precision("bf16"))
+    monkeypatch.setattr(precision, "decide", lambda model, batch: Precision("bf16"))
     Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0])
     (note,) = (tmp_path / "precision").iterdir()
     note.write_text("{")
@@ -99,3 +100,18 @@ def test_a_robustly_rounded_model_may_be_attacked_in_bfloat16(monkeypatch: pytes
 
 def _never(model: object, batch: object) -> Precision:
     raise AssertionError("measured")
+
+
+def test_evaluate_searches_in_the_asked_precision_and_scores_in_float32() -> None:
+    exact, rounded = (
+        ir.evaluate("compact", ir.datasets.create("photos", limit=2), "fgsm", precision=name)
+        for name in ("fp32", "bf16")
+    )
+    assert (exact.record.environment["precision"], rounded.record.environment["precision"]) == ("fp32", "bf16")
+    assert exact.images["score_clean"].tolist() == rounded.images["score_clean"].tolist()
+    assert exact.measures()["shift_abs_mean"] == pytest.approx(rounded.measures()["shift_abs_mean"], rel=0.1)
+
+
+def test_evaluate_refuses_an_unknown_precision() -> None:
+    with pytest.raises(ContractError, match=r"^precision: expected auto, fp32 or bf16, got 'fp8'\.$"):
+        ir.evaluate("compact", ir.datasets.create("photos", limit=1), "fgsm", precision="fp8")
