@@ -22,6 +22,7 @@ from iqa_robust.records import Budget, RunRecord, RunSpec
 from iqa_robust.registry import package_version
 
 GOAL = "up"
+BATCH = 8
 
 
 def on_disk(folder: Path, x: torch.Tensor, count: int) -> Dataset:
@@ -45,14 +46,7 @@ def some(x: torch.Tensor) -> Batch:
 
 
 def run_cell(
-    model: IQAModel,
-    dataset: Dataset,
-    attack: Attack,
-    budget: Budget,
-    out: Path,
-    *,
-    batch_size: int,
-    precision: Precision,
+    model: IQAModel, dataset: Dataset, attack: Attack, budget: Budget, precision: Precision, out: Path
 ) -> RunRecord:
     """Run one cell of the bare model into the folder `out`. Raises `RuntimeError` when it fails."""
     spec = RunSpec(
@@ -71,7 +65,7 @@ def run_cell(
         seed=0,
         package_version=package_version(),
     )
-    job = Job((spec,), dataset, model, (None,), attack, torch.device("cpu"), precision=precision, batch_size=batch_size)
+    job = Job((spec,), dataset, model, (None,), attack, torch.device("cpu"), precision=precision, batch_size=BATCH)
     record = run_job(job, Store(out))[0]
     if record.status != "ok":
         raise RuntimeError(record.reason)

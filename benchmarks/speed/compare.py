@@ -1,7 +1,7 @@
 """The speed comparison: `python benchmarks/speed/compare.py`. One line per network, attack and contender.
 
 - seconds: of the fastest run on a batch; contenders take turns, with the same images, eps, steps and threads;
-- ratio: to ours, so how many times as long it takes;
+- ratio: to ours, so how many times as long it takes; the second one in the processor's time, for a busy machine;
 - shift: mean shift of the score, judged alike for all: fp32, 8-bit grid, inside the ball;
 - memory: what the attack adds, at its peak, to a process with the network, the images and the library.
 
@@ -16,7 +16,8 @@ import csv
 import dataclasses
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -25,15 +26,16 @@ from cell import some
 from contenders import CONTENDERS, those_for
 from measure import Line, lines, peak_memory
 from networks import NETWORKS, network, pictures
-from overhead import overhead
+from overhead import overhead, sentence
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from task import ATTACKS, Task
 
-from iqa_robust.harness.precision import decide
+from iqa_robust.harness.precision import Precision, decide
 
-COLUMNS = ("network", "attack", "contender", "images", "seconds", "ratio", "shift", "memory, MiB")
+COLUMNS = ("network", "attack", "contender", "images", "seconds", "ratio", "CPU ratio", "shift", "memory, MiB")
+OVERHEAD_REPEATS = 2
 SQUARE_REPEATS = 1
 """A run of a query attack is long enough to stand for itself."""
 MEMORY_STEPS, MEMORY_QUERIES = 2, 20
@@ -56,73 +58,91 @@ def machine() -> str:
 
 def cells(line: Line) -> tuple[str, ...]:
     """A line of the table as text, in the order of `COLUMNS`; what is not known is empty."""
-    numbers = (f"{line.seconds:.3f}", f"{line.ratio:.2f}", f"{line.shift:.2f}", f"{line.memory_mb:.0f}")
+    ratios = (f"{line.ratio:.2f}", f"{line.cpu_ratio:.2f}")
+    numbers = (f"{line.seconds:.3f}", *ratios, f"{line.shift:.2f}", f"{line.memory_mb:.0f}")
     known = ("" if text == "nan" else text for text in numbers)
     return (line.network, line.attack, line.contender, str(line.images), *known)
 
 
-def markdown(found: Sequence[Line], notes: Sequence[str]) -> str:
-    """The table, and a line for each note above it."""
-    rows = [COLUMNS, ("---",) * len(COLUMNS), *map(cells, found)]
-    return "\n".join([*(f"{note}\n" for note in notes), *("| " + " | ".join(row) + " |" for row in rows), ""])
+@dataclass
+class Findings:
+    """What a comparison has found so far."""
+
+    lines: list[Line] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """The table, with the notes above it."""
+        rows = [COLUMNS, ("---",) * len(COLUMNS), *map(cells, self.lines)]
+        return "\n".join([*(f"{note}\n" for note in self.notes), *("| " + " | ".join(row) + " |" for row in rows), ""])
+
+    def write(self, folder: Path) -> None:
+        """`speed.csv` and `speed.md`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "speed.md").write_text(self.markdown())
+        with (folder / "speed.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([COLUMNS, *map(cells, self.lines)])
+
+    def print(self, console: Console) -> None:
+        """The same for a person."""
+        table = Table(*COLUMNS)
+        for line in self.lines:
+            table.add_row(*cells(line))
+        console.print(table)
+        for note in self.notes:
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
 
 
-def compare(given: argparse.Namespace, advance: Callable[[str], None]) -> tuple[list[Line], list[str]]:
-    """All lines, and sentences on each network (precision, harness overhead). `advance` is told of every step."""
-    found, notes = [], []
+def compare(given: argparse.Namespace, advance: Callable[[str], None]) -> Iterator[Findings]:
+    """What has been found after every attack and every cell; `advance` is told of every step."""
+    found = Findings(notes=[machine()])
     for name in given.models:
         model = network(name, given.side)
         advance(f"{name}: precision")
         precision = decide(model, some(pictures(given.images, given.side)))
-        notes.append(f"{name}: {precision.summary}")
+        found.notes.append(f"{name}: {precision.summary}")
         for attack in given.attacks:
-            black = attack == "square"
-            queries = given.queries or (QUICK_QUERIES if given.quick else QUERIES)
-            arithmetic = precision.queries if black else precision.gradients
-            task = Task(attack, given.eps_255, given.steps, queries, arithmetic)
-            images = given.square_images if black else given.images
-            memory = {}
-            small = dataclasses.replace(task, steps=MEMORY_STEPS, queries=MEMORY_QUERIES)
-            for contender in () if given.quick else those_for(attack):
-                advance(f"{name}, {task.title}: memory of {contender}")
-                memory[contender] = peak_memory(contender, name, small, images, given.side, torch.get_num_threads())
-            repeats = SQUARE_REPEATS if black else given.repeats
-            x = pictures(images, given.side)
-            found += lines(name, model, x, task, repeats, memory, partial(advance, f"{name}, {task.title}"))
+            task = _task(given, attack, precision)
+            x = pictures(given.square_images if attack == "square" else given.images, given.side)
+            memory = {} if given.quick else _memory(given, name, task, len(x), advance)
+            repeats = SQUARE_REPEATS if attack == "square" else given.repeats
+            found.lines += lines(name, model, x, task, repeats, memory, partial(advance, f"{name}, {task.title}"))
+            yield found
         if given.overhead_images:
             advance(f"{name}: harness overhead")
             x = pictures(given.overhead_images, given.side)
-            whole, bare = overhead(model, x, precision, given.steps, 2)
-            notes.append(
-                f"{name}: harness overhead {100 * (whole / bare - 1):.1f} % (a PGD-{given.steps} cell of"
-                f" {given.overhead_images} images takes {whole:.2f} s, its bare attack loop {bare:.2f} s)"
-            )
-    return found, notes
+            found.notes.append(f"{name}: {sentence(*overhead(model, x, precision, given.steps, OVERHEAD_REPEATS))}")
+            yield found
+
+
+def _task(given: argparse.Namespace, attack: str, precision: Precision) -> Task:
+    queries = given.queries or (QUICK_QUERIES if given.quick else QUERIES)
+    arithmetic = precision.queries if attack == "square" else precision.gradients
+    return Task(attack, given.eps_255, given.steps, queries, arithmetic)
+
+
+def _memory(
+    given: argparse.Namespace, name: str, task: Task, images: int, advance: Callable[[str], None]
+) -> dict[str, float]:
+    found, small = {}, dataclasses.replace(task, steps=MEMORY_STEPS, queries=MEMORY_QUERIES)
+    for contender in those_for(task.attack):
+        advance(f"{name}, {task.title}: memory of {contender}")
+        found[contender] = peak_memory(contender, name, small, images, given.side, torch.get_num_threads())
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table; with `--out`, write it as speed.csv and speed.md, too."""
+    """Print the table; with `--out`, keep it as speed.csv and speed.md, too, as far as it has come."""
     given = parser().parse_args(arguments)
     torch.set_num_threads(given.threads)
-    console = Console(stderr=True)
     with Progress(
-        TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), console=console
+        TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
     ) as progress:
         bar = progress.add_task("", total=None)
-        found, notes = compare(given, lambda text: progress.update(bar, description=text))
-    notes.insert(0, machine())
-    table = Table(*COLUMNS)
-    for line in found:
-        table.add_row(*cells(line))
-    out = Console() if sys.stdout.isatty() else Console(width=160)
-    out.print(table)
-    for note in notes:
-        out.print(note, highlight=False, markup=False, soft_wrap=True)
-    if given.out is not None:
-        given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / "speed.md").write_text(markdown(found, notes))
-        with (given.out / "speed.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([COLUMNS, *map(cells, found)])
+        for found in compare(given, lambda text: progress.update(bar, description=text)):
+            if given.out is not None:
+                found.write(given.out)
+    found.print(Console() if sys.stdout.isatty() else Console(width=160))
 
 
 def parser() -> argparse.ArgumentParser:

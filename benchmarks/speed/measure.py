@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from contenders import FLOOR, OURS, those_for
@@ -27,9 +28,11 @@ class Line:
     contender: str
     images: int
     seconds: float
-    """Of its fastest run."""
+    """Of its fastest run, by the clock."""
     ratio: float
     """Its seconds over ours."""
+    cpu_ratio: float
+    """The same of the processor's time, which other work on the machine changes less."""
     shift: float
     """Mean score less clean score, fp32, of images on the 8-bit grid; NaN for the floor, which attacks nothing."""
     memory_mb: float
@@ -48,15 +51,16 @@ def lines(
     """One line per contender; `memory` are their peaks, `done` is called after every run."""
     attacks = {name: who.make(model, task, x) for name, who in those_for(task.attack).items()}
     runs = {name: _bound(attack, x) for name, attack in attacks.items()}
-    seconds, found = alternate(runs, repeats, done)
+    taken, found = alternate(runs, repeats, done)
     return [
         Line(
             network=network,
             attack=task.title,
             contender=name,
             images=len(x),
-            seconds=seconds[name],
-            ratio=seconds[name] / seconds[OURS],
+            seconds=taken[name].wall,
+            ratio=taken[name].wall / taken[OURS].wall,
+            cpu_ratio=taken[name].cpu / taken[OURS].cpu,
             shift=math.nan if name == FLOOR else shift(model, x, found[name], task.eps),
             memory_mb=memory.get(name, math.nan),
         )
@@ -64,22 +68,32 @@ def lines(
     ]
 
 
+class Seconds(NamedTuple):
+    """The shortest of several runs: other work only slows one down."""
+
+    wall: float = math.inf
+    """By the clock."""
+    cpu: float = math.inf
+    """Of the processor, all threads together."""
+
+
 def alternate(
     runs: Mapping[str, Callable[[], torch.Tensor]], repeats: int, done: Callable[[], None] = lambda: None
-) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    """Seconds of the fastest of `repeats` runs of each, and what the last one returned.
+) -> tuple[dict[str, Seconds], dict[str, torch.Tensor]]:
+    """The shortest of `repeats` runs of each, and what the last one returned.
 
     They take turns, and each round begins with another, so that a machine that slows down slows all of them.
     """
     names = list(runs)
-    seconds = dict.fromkeys(names, math.inf)
+    seconds = dict.fromkeys(names, Seconds())
     found: dict[str, torch.Tensor] = {}
     for repeat in range(repeats):
         first = repeat % len(names)
         for name in names[first:] + names[:first]:
-            start = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             found[name] = runs[name]()
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
+            took = (time.perf_counter() - wall, time.process_time() - cpu)
+            seconds[name] = Seconds(*map(min, seconds[name], took))
             done()
     return seconds, found
 

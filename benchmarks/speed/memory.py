@@ -27,9 +27,8 @@ def peak(table: str, attack: str) -> float:
             ir.datasets.create("csv", table=table),
             ir.attacks.create(attack),
             Budget(eps_255=4, steps=1),
+            FP32,
             Path(out),
-            batch_size=8,
-            precision=FP32,
         )
     return peak_memory_mb(torch.device("cpu"))
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from cell import GOAL, on_disk, run_cell, some
-from measure import alternate
+from cell import BATCH, GOAL, on_disk, run_cell, some
+from measure import Seconds, alternate
 from networks import NETWORKS, network, pictures
 
 import iqa_robust as ir
@@ -18,10 +18,10 @@ from iqa_robust.models.base import IQAModel
 from iqa_robust.models.prepared import prepare
 from iqa_robust.records import Budget
 
-BATCH = 8
 
-
-def overhead(model: IQAModel, x: torch.Tensor, precision: Precision, steps: int, repeats: int) -> tuple[float, float]:
+def overhead(
+    model: IQAModel, x: torch.Tensor, precision: Precision, steps: int, repeats: int
+) -> tuple[Seconds, Seconds]:
     """Seconds of a PGD cell on the images `x`, from disk to record, and of the bare loop over the attack.
 
     The bare loop has the images in memory and the model prepared; both attack the same batches in the same way.
@@ -36,7 +36,7 @@ def overhead(model: IQAModel, x: torch.Tensor, precision: Precision, steps: int,
 
         def cell() -> torch.Tensor:
             with tempfile.TemporaryDirectory() as out:
-                record = run_cell(model, dataset, attack, budget, Path(out), batch_size=BATCH, precision=precision)
+                record = run_cell(model, dataset, attack, budget, precision, Path(out))
             return torch.tensor(record.images["score_adv"].to_numpy())
 
         def loop() -> torch.Tensor:
@@ -47,6 +47,15 @@ def overhead(model: IQAModel, x: torch.Tensor, precision: Precision, steps: int,
         seconds, scores = alternate({"cell": cell, "loop": loop}, repeats)
     assert torch.allclose(scores["cell"].float(), scores["loop"], atol=1e-3)  # they did the same
     return seconds["cell"], seconds["loop"]
+
+
+def sentence(cell: Seconds, loop: Seconds) -> str:
+    """The overhead, by the clock and in the processor's time."""
+    wall, cpu = (100 * (whole / bare - 1) for whole, bare in zip(cell, loop, strict=True))
+    return (
+        f"harness overhead {wall:.1f} % (in the processor's time {cpu:.1f} %): the cell takes {cell.wall:.2f} s, the"
+        f" bare attack loop {loop.wall:.2f} s"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,9 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(given.threads)
     for name in given.models:
         model, x = network(name, given.side), pictures(given.images, given.side)
-        cell, loop = overhead(model, x, decide(model, some(x)), given.steps, given.repeats)
-        extra = 100 * (cell / loop - 1)
-        print(f"{name}: cell {cell:.2f} s, bare attack loop {loop:.2f} s, harness overhead {extra:.1f} %")
+        print(f"{name}: {sentence(*overhead(model, x, decide(model, some(x)), given.steps, given.repeats))}")
 
 
 if __name__ == "__main__":
