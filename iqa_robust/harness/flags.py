@@ -60,32 +60,37 @@ def effect(record: RunRecord) -> float:
     return float(np.mean(np.abs(clean - aim) - np.abs(adv - aim)))
 
 
+IGNORED = frozenset({"attack", "eps", "steps", "queries", "eot", "knowledge"})
+"""Respects in which records that are compared may differ; each flag names its own."""
+
+
+def _respects(record: RunRecord) -> dict[str, object]:
+    """In what two records can differ."""
+    spec, budget = record.spec, record.spec.budget
+    return {
+        "dataset": (spec.manifest, spec.dataset.params.get("limit")),
+        "model": (spec.model, spec.score_range),
+        "defense": spec.defense,
+        "attack": spec.attack,
+        "goal": (spec.goal, spec.target),
+        "norm": budget.norm,
+        "eps": budget.eps_255,
+        "steps": budget.steps,
+        "queries": budget.queries,
+        "eot": budget.eot,
+        "knowledge": spec.knowledge,
+        "seed": spec.seed,
+    }
+
+
 def _alike(record: RunRecord, others: Iterable[RunRecord], *ignoring: str) -> list[RunRecord]:
     """Records that differ from `record` only in the named respects."""
-
-    def key(r: RunRecord) -> dict[str, object]:
-        spec, budget = r.spec, r.spec.budget
-        return {
-            "dataset": (spec.manifest, spec.dataset.params.get("limit")),
-            "model": (spec.model, spec.score_range),
-            "defense": spec.defense,
-            "attack": spec.attack,
-            "goal": (spec.goal, spec.target),
-            "norm": budget.norm,
-            "eps": budget.eps_255,
-            "steps": budget.steps,
-            "queries": budget.queries,
-            "eot": budget.eot,
-            "knowledge": spec.knowledge,
-            "seed": spec.seed,
-        }
-
-    mine = key(record)
+    mine = _respects(record)
     return [
         other
         for other in others
-        if other.digest != record.digest
-        and all(value == mine[name] for name, value in key(other).items() if name not in ignoring)
+        if all(value == mine[name] for name, value in _respects(other).items() if name not in ignoring)
+        and other.digest != record.digest
     ]
 
 
@@ -226,3 +231,20 @@ FLAGS: dict[str, Callable[[RunRecord, Sequence[RunRecord]], bool]] = {
 def find_flags(record: RunRecord, others: Sequence[RunRecord]) -> tuple[str, ...]:
     """The flags of a record among the other records of its track, in the order of the documentation."""
     return tuple(name for name, raised in FLAGS.items() if raised(record, others))
+
+
+def find_all_flags(records: Sequence[RunRecord]) -> list[tuple[str, ...]]:
+    """The flags of every record among all of them, as `find_flags` gives them.
+
+    Each is compared with those only that any flag may compare it with: a track has many more.
+    """
+    contests: dict[str, list[RunRecord]] = {}
+    keys = [_contest(record) for record in records]
+    for key, record in zip(keys, records, strict=True):
+        contests.setdefault(key, []).append(record)
+    return [find_flags(record, contests[key]) for key, record in zip(keys, records, strict=True)]
+
+
+def _contest(record: RunRecord) -> str:
+    """What no flag ignores when it looks for records to compare with."""
+    return repr([value for name, value in _respects(record).items() if name not in IGNORED])

@@ -9,7 +9,7 @@ from iqa_robust.harness.choices import Choices
 from iqa_robust.harness.environment import pick_device
 from iqa_robust.harness.executors.base import Executor, JobRequest, Listener, Silent
 from iqa_robust.harness.executors.here import Here
-from iqa_robust.harness.flags import find_flags
+from iqa_robust.harness.flags import find_all_flags
 from iqa_robust.harness.plan import Plan
 from iqa_robust.harness.shard import Shard, of_shard
 from iqa_robust.harness.store import Store
@@ -93,7 +93,8 @@ def group_by_attack(cells: Iterable[RunSpec]) -> list[tuple[RunSpec, ...]]:
 
 def _with_flags(plan: Plan, store: Store) -> list[RunRecord]:
     records = _read(store, plan.cells)
-    return [store.replace_flags(record, find_flags(record, records)) for record in records]
+    found = find_all_flags(records)
+    return [store.replace_flags(record, flags) for record, flags in zip(records, found, strict=True)]
 
 
 def _read(store: Store, cells: Iterable[RunSpec]) -> list[RunRecord]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from iqa_robust.harness.flags import FLAGS, NOT_FINITE, find_flags
+from iqa_robust.harness.flags import FLAGS, NOT_FINITE, find_all_flags, find_flags
 from iqa_robust.records import CERTIFICATE_COLUMNS, IMAGE_COLUMNS, Budget, Component, RunRecord, RunSpec
 
 N = 40
@@ -164,6 +164,21 @@ def test_flag(name: str) -> None:
     raised, rivals, quiet, quiet_rivals = CASES[name]
     assert name in find_flags(raised, [raised, *rivals])
     assert name not in find_flags(quiet, [quiet, *quiet_rivals])
+
+
+def test_all_flags_of_a_track_are_those_of_each_record_among_all() -> None:
+    everything = [
+        replaced(record, seed=seed)
+        for seed, (raised, rivals, quiet, quiet_rivals) in enumerate(CASES.values())
+        for record in (raised, *rivals, replaced(quiet, goal="up"), *quiet_rivals)
+    ]
+    expected = [find_flags(record, everything) for record in everything]
+    assert find_all_flags(everything) == expected
+    assert {flag for flags in expected for flag in flags} == set(FLAGS)
+
+
+def replaced(record: RunRecord, **spec: Any) -> RunRecord:
+    return dataclasses.replace(record, spec=dataclasses.replace(record.spec, **{"seed": record.spec.seed, **spec}))
 
 
 def test_a_sound_row_has_no_flags() -> None:
