@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from iqa_robust.tables.from_folder import board_of, write_per_image_of
 
 from iqa_robust.measures import bootstrap_interval
 from iqa_robust.records import IMAGE_COLUMNS, Budget, Component, RunRecord, RunSpec, write_record
+from iqa_robust.tables.from_folder import board_of, write_per_image_of
 from iqa_robust.tables.write import write_board
 
 DEFENSES, ATTACKS = 5, 20

@@ -114,3 +114,6 @@ registry: Registry[Attack] = Registry(
     },
 )
 names, get, create = registry.names, registry.get, registry.create
+
+TYPICAL = "pgd"
+"""The attack that stands for those by gradients where only one can be tried."""

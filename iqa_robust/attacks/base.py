@@ -10,6 +10,7 @@ from typing import ClassVar, final
 
 import torch
 
+from iqa_robust.attacks.known import Known
 from iqa_robust.attacks.norms import TOLERANCE, measure, snap
 from iqa_robust.attacks.objectives import Goal, Objective, QueryBudgetExhaustedError
 from iqa_robust.errors import ContractError
@@ -135,6 +136,7 @@ class Attack(ABC):
         target: torch.Tensor | float | None = None,
         labels: torch.Tensor | None = None,
         search: IQAModel | None = None,
+        known: Known | None = None,
     ) -> AttackResult:
         """Attack `model` on `images`.
 
@@ -150,13 +152,14 @@ class Attack(ABC):
             labels: (N,) quality labels on the model's own scale, for attacks that read them.
             search: a cheaper twin of `model` on which the attack looks (`models.prepared`); what it finds is scored
                 on `model`.
+            known: what earlier attacks on the same two models found out of clean images; this one adds to it.
 
         Raises:
             ContractError: images, goal, norm or budget do not fit the model or the attack.
         """
         check_inputs(model, images, ref)
         self._check_request(model, goal, budget, target, labels)
-        search = model if search is None else search
+        search, known = model if search is None else search, Known() if known is None else known
         if self.perturbs == "reference":
             model, search = Swapped(model), Swapped(search)
             images, ref = ref if ref is not None else images, images
@@ -166,7 +169,9 @@ class Attack(ABC):
             untouched = snap(images, images, budget.norm, budget.eps)  # raises if no point of the grid is within reach
             seeds = content_seeds(images, seed)
             with _full_precision(images):
-                clean = score(model, images, ref, seeds=[derive_seed(s, "clean") for s in seeds])
+                clean = known.scores(
+                    seeds, lambda: score(model, images, ref, seeds=[derive_seed(s, "clean") for s in seeds])
+                ).to(images.device)
             objective = Objective(
                 search,
                 images,
@@ -176,6 +181,7 @@ class Attack(ABC):
                 budget=budget,
                 seeds=seeds,
                 white_box=self.access == "white",
+                known=known,
             )
             try:
                 with torch.enable_grad() if self.access == "white" else contextlib.nullcontext():

@@ -52,15 +52,18 @@ def measure(z: torch.Tensor, x: torch.Tensor, norm: str) -> torch.Tensor:
     if norm in ("ssim", *sparse.NORMS):
         return distance(z.double(), x.double(), norm)
     levels = _moved(z, x)
-    lengths = levels.abs().amax(dim=1) if norm == "linf" else levels.square().sum(dim=1).sqrt() / _unit(x, norm)
-    return lengths / LEVELS
+    if norm == "linf":
+        return levels.abs().amax(dim=1).double() / LEVELS
+    return torch.linalg.vector_norm(levels, dim=1, dtype=torch.float64) / _unit(x, norm) / LEVELS
 
 
 def _moved(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """(N, 3 H W) float64 differences in gray levels, whole ones where both images lie on the grid."""
-    levels = (z.double() - x.double()).flatten(1) * LEVELS
+    """(N, 3 H W) differences in gray levels: whole where both images lie on the grid, float64 where one does not."""
     on_grid = on_8bit_grid(z) & on_8bit_grid(x)
-    return torch.where(on_grid.view(-1, 1), levels.round(), levels)
+    whole = (torch.round(z * LEVELS) - torch.round(x * LEVELS)).flatten(1)
+    if bool(on_grid.all()):
+        return whole
+    return torch.where(on_grid.view(-1, 1), whole.double(), (z.double() - x.double()).flatten(1) * LEVELS)
 
 
 def _unit(x: torch.Tensor, norm: str) -> float:
@@ -83,7 +86,7 @@ def project(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Te
     the similarity allows.
     """
     if norm == "linf":
-        return torch.minimum(torch.maximum(z, x - eps), x + eps).clamp(0, 1)
+        return torch.clamp(z, x - eps, x + eps).clamp_(0, 1)
     if norm in sparse.NORMS:
         return sparse.project(z.clamp(0, 1), x, norm, eps)
     if norm == "ssim":
@@ -162,7 +165,7 @@ def dual_length(gradient: torch.Tensor, norm: str) -> torch.Tensor:
     """(N,) the rise of a linear function per unit step of `steepest`."""
     flat = gradient.flatten(1)
     if norm == "linf":
-        return torch.linalg.vector_norm(flat, ord=1, dim=1)
+        return flat.abs().sum(dim=1)  # several times as fast as the vector norm of order 1
     if norm in sparse.NORMS:
         return flat.square().sum(dim=1) / flat.abs().amax(dim=1).clamp_min(torch.finfo(flat.dtype).tiny)
     return torch.linalg.vector_norm(flat, dim=1) * _unit(gradient, norm)
@@ -245,7 +248,7 @@ def _fill(
     short: torch.Tensor, long: torch.Tensor, x: torch.Tensor, direction: torch.Tensor, limit: torch.Tensor
 ) -> torch.Tensor:
     """`short` with the values of `long`, largest |direction| first (ties: the first index), while they fit."""
-    begin, end = _moved(short, x).square(), _moved(long, x).square()
+    begin, end = (_moved(image, x).double().square() for image in (short, long))
     order = (direction.abs() * (short != long)).flatten(1).argsort(dim=1, descending=True, stable=True)
     total = begin.sum(dim=1, keepdim=True) + (end - begin).gather(1, order).cumsum(dim=1)
     fits = (total > (limit * LEVELS).square().view(-1, 1)).cumsum(dim=1) == 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from iqa_robust.attacks.known import Known
 from iqa_robust.attacks.norms import inside
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel, ModelInfo
@@ -90,17 +91,21 @@ class Objective:
         white_box: bool,
         judge: Goal | None = None,
         tally: Tally | None = None,
+        known: Known | None = None,
     ) -> None:
         """`score_clean` (N,) are the model's clean scores; `seeds` (N) name the draws of randomized models.
 
-        `judge` is the goal by which the best image is kept, when it is not the one that is climbed (`sides`).
+        `judge` is the goal by which the best image is kept, when it is not the one that is climbed (`sides`). `known`
+        holds slopes at clean images, which are not taken twice.
         """
         self.goal = goal
         self.judge = judge or goal
         self.score_clean = score_clean
         self.white_box = white_box
         self._model, self._x, self._ref, self._budget, self._seeds = model, x, ref, budget, seeds
+        self._known = known or Known()
         n = x.shape[0]
+        self._everyone = torch.arange(n, device=x.device)
         counts = torch.zeros(n, dtype=torch.int64)
         self.tally = tally or Tally(
             queries=counts.clone(),
@@ -154,6 +159,7 @@ class Objective:
                 best_image=tally.best_image[index],
                 curve=[tally.curve[i] for i in rows.tolist()],
             ),
+            known=self._known,
         )
         try:
             yield part
@@ -182,6 +188,7 @@ class Objective:
             seeds=self._seeds,
             white_box=self.white_box,
             tally=self.tally,
+            known=self._known,
         )
 
     def remaining(self) -> torch.Tensor:
@@ -219,17 +226,7 @@ class Objective:
             raise ContractError("objective: this attack is black-box, so it may not differentiate the model.")
         index = self._indices(z, index)
         self._spend(index)
-        scores = torch.zeros(z.shape[0], device=z.device)
-        slope = torch.zeros_like(z)
-        calls = self.tally.gradients[index.cpu()].clone()
-        for draw in range(self.draws):
-            leaf = z.detach().requires_grad_(True)
-            with torch.enable_grad(), searching(), seeded(self._draw_seeds(index, calls, draw)):
-                one = self._model(leaf.clone(), self._reference(index)).float()
-                if one.requires_grad:
-                    slope += torch.autograd.grad(one.sum(), leaf, materialize_grads=True)[0]
-            scores += one.detach()
-        scores = scores / self.draws
+        scores, slope = self._slope(z.detach(), index)
         self._keep_best(z.detach(), index, scores)
         with torch.enable_grad():
             leaf = scores.requires_grad_(True)
@@ -239,6 +236,30 @@ class Objective:
         self._count_gradients(index)
         self._note_zero(index, slope)
         return value.detach(), slope
+
+    def _slope(self, z: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores (n,) and the sum of their slopes (n, 3, H, W) over the draws; at clean images, the known ones."""
+        seeds = [self._seeds[i] for i in index.tolist()]
+        clean = self._model.info.deterministic and torch.equal(z, self._of(self._x, index))
+        if clean and (known := self._known.slopes(seeds)) is not None:
+            return self.score_clean[index], known.to(z.device)
+        scores, slope = torch.zeros(z.shape[0], device=z.device), torch.zeros_like(z)
+        calls = self.tally.gradients[index.cpu()].clone()
+        for draw in range(self.draws):
+            leaf = z.clone().requires_grad_(True)
+            with torch.enable_grad(), searching(), seeded(self._draw_seeds(index, calls, draw)):
+                one = self._model(leaf.clone(), self._reference(index)).float()
+                if one.requires_grad:
+                    (drawn,) = torch.autograd.grad(one.sum(), leaf, materialize_grads=True)
+                    slope = drawn if draw == 0 else slope + drawn
+            scores = scores + one.detach()
+        if clean:
+            self._known.keep_slopes(seeds, slope)
+        return scores / self.draws, slope
+
+    def _of(self, values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """The rows `index` of `values`, without a copy where these are all."""
+        return values if index is self._everyone else values[index]
 
     def _evaluate(self, z: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         calls = self.tally.queries[index.cpu()].clone()
@@ -252,7 +273,7 @@ class Objective:
         return self.goal.select(index).value(scores, self.score_clean[index])
 
     def _indices(self, z: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
-        index = torch.arange(self._x.shape[0], device=self._x.device) if index is None else index
+        index = self._everyone if index is None else index
         if z.shape != (len(index), *self._x.shape[1:]):
             raise ContractError(
                 f"objective: expected images of shape {(len(index), *self._x.shape[1:])}, got {tuple(z.shape)}."
@@ -281,15 +302,21 @@ class Objective:
         self.tally.gradients += torch.bincount(index.cpu(), minlength=self._x.shape[0]) * self.draws
 
     def _note_zero(self, index: torch.Tensor, gradient: torch.Tensor) -> None:
-        nonzero = (gradient != 0).flatten(1).any(dim=1)
+        nonzero = gradient.flatten(1).abs().amax(dim=1) != 0  # true of NaN
         self.tally.nonzero_gradients += torch.bincount(index[nonzero].cpu(), minlength=self._x.shape[0])
 
     def _keep_best(self, z: torch.Tensor, index: torch.Tensor, scores: torch.Tensor) -> None:
         """Remember `z` where it is feasible and better than what was seen, by the caller's own goal."""
         value = self.judge.select(index).value(scores, self.score_clean[index])
-        feasible = inside(z, self._x[index], self._budget.norm, self._budget.eps)
-        feasible &= ((z >= 0) & (z <= 1)).flatten(1).all(dim=1)
-        value = torch.where(feasible & ~value.isnan(), value, -torch.inf)
+        better = (value > self.tally.best_value[index]).nonzero().squeeze(1)  # not so for NaN
+        if len(better) == 0:
+            return
+        if len(better) < len(index):
+            z, index, value, scores = z[better], index[better], value[better], scores[better]
+        low, high = torch.aminmax(z.flatten(1), dim=1)
+        feasible = (low >= 0) & (high <= 1)
+        feasible &= inside(z, self._of(self._x, index), self._budget.norm, self._budget.eps)
+        value = torch.where(feasible, value, -torch.inf)
         top = self.tally.best_value.scatter_reduce(0, index, value, "amax")
         winners = ((value == top[index]) & (value > self.tally.best_value[index])).nonzero().squeeze(1)
         # An image named several times has one winner, the first: two writes to one place would mix pixels.

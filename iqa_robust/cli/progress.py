@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from iqa_robust.harness.precision import Precision
 from iqa_robust.records import RunRecord
 
 
@@ -57,6 +58,10 @@ class RunProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+    def chose(self, model: str, precision: Precision) -> None:
+        """Say in which arithmetic attacks search, and why."""
+        self._console.print(f"{model}: {precision.summary}", style="dim", markup=False, highlight=False)
 
     def started(self, cells: int, skipped: int, images: int) -> None:
         """Draw the bars, or say that nothing is left to do."""

@@ -52,7 +52,7 @@ def command(
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many images, spread over the MOS.")] = None,
     device: Annotated[Device, typer.Option(help="Where models run.")] = Device.auto,
     precision: Annotated[
-        Precision, typer.Option(help="Arithmetic of the attack; this version has fp32 only.")
+        Precision, typer.Option(help="Arithmetic of the attacks' search; `auto` measures. Final scores are fp32.")
     ] = Precision.auto,
     executor: Annotated[
         ExecutorName, typer.Option(help="Who runs the cells: processes of this machine, or a Ray cluster.")
@@ -70,8 +70,6 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and their cost; run nothing.")] = False,
 ) -> None:
     """Run a track, or what is missing of it, and write its board and report."""
-    if precision is Precision.bf16:
-        raise RequestError("precision 'bf16': this version attacks in fp32 only; leave --precision out.")
     root = None if data_root is None else place(data_root)
     if root is not None and not root.is_dir():
         raise RequestError(f"--data-root {data_root}: no such folder; give the folder that holds the datasets.")
@@ -95,7 +93,7 @@ def command(
     if dry_run:
         _print_plan(plan, folder, device.value, console)
         return
-    raise typer.Exit(_run(plan, folder, device.value, chosen, part, console))
+    raise typer.Exit(_run(plan, folder, device.value, precision.value, chosen, part, console))
 
 
 def _names(given: str | None) -> tuple[str, ...] | None:
@@ -107,7 +105,7 @@ def _names(given: str | None) -> tuple[str, ...] | None:
     return names
 
 
-def _run(plan: Any, folder: Place, device: str, executor: Any, shard: Any, console: Any) -> int:
+def _run(plan: Any, folder: Place, device: str, precision: str, executor: Any, shard: Any, console: Any) -> int:
     from iqa_robust.cli.progress import RunProgress
     from iqa_robust.cli.terminal import print_board
     from iqa_robust.harness.run import run
@@ -123,7 +121,9 @@ def _run(plan: Any, folder: Place, device: str, executor: Any, shard: Any, conso
             f"[yellow]{plan.dataset.missing} images of the split are not here; every record says so.[/yellow]"
         )
     with RunProgress(console) as progress:
-        records = run(plan, folder, device=device, executor=executor, shard=shard, listener=progress)
+        records = run(
+            plan, folder, device=device, precision=precision, executor=executor, shard=shard, listener=progress
+        )
     failed = [record for record in records if record.status != "ok"]
     if len(records) < len(plan.cells):
         _name_failed(failed, console)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,18 +35,19 @@ def clean_cost(model: IQAModel, batch: Batch) -> dict[str, float]:
         if x.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    return {"milliseconds": 1000 * min(seconds), "memory_mb": _peak(model, x, ref) / 2**20}
+    return {"milliseconds": 1000 * min(seconds), "memory_mb": peak_of(partial(model, x, ref), x.device) / 2**20}
 
 
-def _peak(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> float:
-    if x.device.type == "cuda":
+def peak_of(work: Callable[[], Any], device: torch.device) -> float:
+    """The most bytes that tensors made by `work` hold at once on the device."""
+    if device.type == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        model(x, ref)
+        work()
         return float(torch.cuda.max_memory_allocated() - before)
     held = _Held()
     with held:
-        model(x, ref)
+        work()
     return float(held.most)
 
 

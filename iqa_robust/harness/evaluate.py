@@ -18,6 +18,8 @@ from iqa_robust.harness.environment import pick_device, prepare_numerics
 from iqa_robust.harness.execute import Job, run_job
 from iqa_robust.harness.flags import find_flags
 from iqa_robust.harness.plan import check_served
+from iqa_robust.harness.precision import IMAGES, choose_precision
+from iqa_robust.harness.system import first_images
 from iqa_robust.models.base import evaluation_mode, wrap
 from iqa_robust.records import Budget, RunRecord, RunSpec
 from iqa_robust.registry import package_version
@@ -70,6 +72,7 @@ def evaluate(
     seed: int = 0,
     target: float | None = None,
     device: str = "auto",
+    precision: str = "fp32",
     batch_size: int = 8,
 ) -> Evaluation:
     """Attack `model`, behind `defense` if one is given, on every image of `dataset`.
@@ -87,6 +90,8 @@ def evaluate(
         seed: of all randomness.
         target: see `goal`.
         device: `auto`, `cpu` or `cuda`.
+        precision: arithmetic in which the attack searches: `fp32`, `bf16`, or `auto`, which measures both on a few
+            images and takes the faster one that is as strong. Scores are float32 in any case.
         batch_size: images per batch; results do not depend on it.
 
     Returns:
@@ -134,8 +139,10 @@ def evaluate(
         seed=seed,
         package_version=package_version(),
     )
-    job = Job((spec,), dataset, model, (defense,), attack, pick_device(device), batch_size=batch_size)
+    picked = pick_device(device)
     with evaluation_mode(model):
+        chosen = choose_precision(precision, model.to(picked), first_images(dataset, IMAGES, picked))
+        job = Job((spec,), dataset, model, (defense,), attack, picked, chosen, batch_size=batch_size)
         record = run_job(job)[0]
     return Evaluation(dataclasses.replace(record, flags=find_flags(record, [record])))
 

@@ -6,18 +6,21 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from iqa_robust.attacks.base import Attack
+from iqa_robust.attacks.known import Known
 from iqa_robust.datasets.base import Dataset, Row
 from iqa_robust.defenses.base import Defense
 from iqa_robust.errors import DataError, IqaRobustError, StorageError
 from iqa_robust.harness.cost import clean_cost
 from iqa_robust.harness.environment import environment, peak_memory_mb
 from iqa_robust.harness.image_rows import attack_columns, failed_row, image_frame, image_rows
+from iqa_robust.harness.kept import Kept
+from iqa_robust.harness.precision import FP32, Precision
 from iqa_robust.harness.prepare import fit_attack, plan_targets
 from iqa_robust.harness.probes import probe
 from iqa_robust.harness.store import Store
@@ -47,7 +50,9 @@ class Job:
     """One per spec."""
     attack: Attack
     device: torch.device
-    precision: str = "fp32"
+    precision: Precision = FP32
+    kept: Kept = field(default_factory=Kept)
+    """What earlier jobs on the same model left."""
     batch_size: int = 8
     limited: bool = False
     """Whether the caller took a part of the images that the track names."""
@@ -109,9 +114,11 @@ class _Runner:
     def __init__(self, job: Job, store: Store | None, advanced: Callable[[int], None], spent: float = 0.0) -> None:
         self.job, self.store, self.advanced, self.spent = job, store, advanced, spent
         self.model = job.model.to(job.device)
+        self.precision = job.precision.of(job.attack.access)
         self.systems: list[System] = []
+        self.search: IQAModel | None = None
         self.done: list[dict[str, dict[str, Any]]] = [{} for _ in job.specs]
-        self.probes: list[dict[str, float]] = [{} for _ in job.specs]
+        self.probes = [job.kept.probes(spec) for spec in job.specs]
         self.targets: Mapping[str, float] = {}
         self.batch_size = job.batch_size
         self.started = time.perf_counter()
@@ -196,21 +203,22 @@ class _Runner:
                 else:
                     waiting.append(item)
                 if len(waiting) >= self.batch_size:
-                    yield _stack(waiting, self.job.device), failed
+                    yield Batch.of(waiting, self.job.device), failed
                     waiting, failed = [], []
             if waiting or failed:
-                yield (_stack(waiting, self.job.device) if waiting else None), failed
+                yield (Batch.of(waiting, self.job.device) if waiting else None), failed
 
     def _probe(self) -> None:
-        for batch, _ in self._batches(self.job.dataset.rows()[:PROBE_IMAGES]):
+        missing = [i for i, known in enumerate(self.probes) if not known]
+        for batch, _ in self._batches(self.job.dataset.rows()[:PROBE_IMAGES] if missing else ()):
             if batch is None:
                 continue
-            for i, (system, spec) in enumerate(zip(self.systems, self.job.specs, strict=True)):
-                measured = probe(system, batch, spec.seed)
+            for i in missing:
+                measured = probe(self.systems[i], batch, self.job.specs[i].seed)
                 for name, value in measured.items():
                     self.probes[i][name] = max(value, self.probes[i].get(name, 0.0))
                 if "milliseconds" not in self.probes[i]:
-                    self.probes[i] |= clean_cost(system.scored, batch)
+                    self.probes[i] |= clean_cost(self.systems[i].scored, batch)
 
     def _run_batch(self, batch: Batch) -> None:
         """Run a batch; when memory runs out, halve it and go on."""
@@ -223,7 +231,7 @@ class _Runner:
                 torch.cuda.empty_cache()
             half = math.ceil(len(batch.ids) / 2)
             self.batch_size = min(self.batch_size, half)
-            for part in (_slice(batch, slice(0, half)), _slice(batch, slice(half, None))):
+            for part in (batch.part(slice(0, half)), batch.part(slice(half, None))):
                 self._run_batch(part)
             return
         for i, rows in enumerate(results):
@@ -239,15 +247,25 @@ class _Runner:
         planned = None
         if self.targets:
             planned = torch.tensor([self.targets[name] for name in batch.ids], device=batch.x.device)
-        result = run_attack(self.job.attack, attacked, batch, spec, labels, planned)
+        if self.search is None:
+            self.search = self.job.kept.search_model(self.systems[0], spec, self.precision, batch)
+        known = self._known(attacked)
+        result = run_attack(self.job.attack, attacked, batch, spec, labels, planned, self.search, known)
         perturbs = self.job.attack.perturbs
         columns = attack_columns(batch, result, perturbs, planned, spec.target)
         rows = []
         for system in self.systems:
-            scores = score_batch(system, batch, result, attacked, spec.seed, perturbs)
+            scores = score_batch(system, batch, result, attacked, spec.seed, perturbs, self._known)
             certificate = certificate_of(system, batch, columns["l2"], spec.seed, perturbs)
             rows.append(image_rows(batch, columns, scores, certificate))
         return rows
+
+    def _known(self, model: IQAModel) -> Known:
+        """What is known of the clean images of one of this job's models."""
+        behind = [
+            spec.defense for spec, system in zip(self.job.specs, self.systems, strict=True) if model is system.defended
+        ]
+        return self.job.kept.known(behind[0] if behind else None)
 
     def _keep(self, failures: list[dict[str, Any]]) -> None:
         if failures:
@@ -274,7 +292,7 @@ class _Runner:
             status=status,
             reason=reason,
             facts=self._facts(self.systems[i].scored if self.systems else self.model, self.job.defenses[i]),
-            environment=environment(self.job.device, self.job.precision),
+            environment=environment(self.job.device, self.precision),
             probes=self.probes[i],
             seconds=self.spent + time.perf_counter() - self.started,
             peak_memory_mb=peak_memory_mb(self.job.device),
@@ -317,27 +335,6 @@ def group_by_size(
         except DataError as error:
             errors.append((row, error))
     return by_size, errors
-
-
-def _stack(items: Sequence[Any], device: torch.device) -> Batch:
-    refs = [item.ref for item in items]
-    return Batch(
-        ids=tuple(item.image_id for item in items),
-        reference_ids=tuple(item.reference_id for item in items),
-        x=torch.stack([item.x for item in items]).to(device),
-        ref=None if any(ref is None for ref in refs) else torch.stack(refs).to(device),
-        mos=torch.tensor([item.mos for item in items], dtype=torch.float64, device=device),
-    )
-
-
-def _slice(batch: Batch, part: slice) -> Batch:
-    return Batch(
-        ids=batch.ids[part],
-        reference_ids=batch.reference_ids[part],
-        x=batch.x[part],
-        ref=None if batch.ref is None else batch.ref[part],
-        mos=batch.mos[part],
-    )
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from iqa_robust.harness.choices import Choices
 from iqa_robust.harness.environment import pick_device
 from iqa_robust.harness.executors.base import Executor, JobRequest, Listener, Silent
 from iqa_robust.harness.executors.here import Here
@@ -20,6 +21,7 @@ def run(
     out: Place,
     *,
     device: str = "auto",
+    precision: str = "auto",
     executor: Executor | None = None,
     shard: Shard | None = None,
     listener: Listener | None = None,
@@ -30,6 +32,8 @@ def run(
         plan: what to run.
         out: the folder of the run, or its URL.
         device: `auto`, `cpu` or `cuda`.
+        precision: arithmetic of the attacks' search: `fp32`, `bf16`, or `auto`, which measures each model once per
+            run and tells `listener` what it found. Final scores are float32.
         executor: who runs the cells; None is this process.
         shard: run only this part of the jobs. Some flags compare the cells of the whole plan, so they are found by the
             shard that finds all cells there when it is done; any other returns the records of its own cells.
@@ -52,11 +56,11 @@ def run(
         jobs = of_shard(jobs, shard)
     finished = {spec.digest for job in jobs for spec in job if store.finished(spec.digest)}
     pending = [tuple(spec for spec in job if spec.digest not in finished) for job in jobs]
-    requests = [
-        JobRequest(specs, out, plan.data_root, picked.type, plan.track.batch_size, plan.limited)
-        for specs in pending
-        if specs
-    ]
+    choices = Choices(precision, plan, picked, store, listener)
+    requests = []
+    for specs in filter(None, pending):
+        chosen, batch_size = choices.of(specs[0])
+        requests.append(JobRequest(specs, out, plan.data_root, picked.type, batch_size, plan.limited, chosen))
     cells = sum(len(request.specs) for request in requests)
     listener.started(cells, len(finished), len(plan.dataset) * cells)
     (executor or Here()).run(requests, plan.dataset, listener)

@@ -25,6 +25,7 @@ from iqa_robust.records import (
     read_images,
     read_record,
     remove_folder,
+    write_atomically,
     write_images,
     write_record,
 )
@@ -62,6 +63,17 @@ class Store:
                     f"{self.folder}: holds records of iqa_robust {other}, this is {package_version};"
                     " numbers of two versions do not belong in one board, so give another --out."
                 )
+
+    def note(self, name: str, text: str | None = None) -> str | None:
+        """A text kept beside the records, or None; `text` is kept where there is none, and the first one stays.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        path = self.folder / name
+        if text is not None and not path.is_file():
+            write_atomically(path, text.encode())
+        return path.read_text() if path.is_file() else None
 
     def finished(self, digest: str) -> bool:
         """Whether the cell has a whole record that did not fail; a broken or failed one is run again."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from iqa_robust.attacks.base import Attack, AttackResult
+from iqa_robust.attacks.known import Known
+from iqa_robust.datasets.base import Dataset, Item
 from iqa_robust.defenses.base import Defense
+from iqa_robust.errors import DataError
 from iqa_robust.models.base import Certificate, IQAModel, score
 from iqa_robust.models.randomness import content_seeds, derive_seed, seeded
 from iqa_robust.records import RunSpec
@@ -22,6 +26,36 @@ class Batch:
     x: torch.Tensor
     ref: torch.Tensor | None
     mos: torch.Tensor
+
+    @classmethod
+    def of(cls, items: Sequence[Item], device: torch.device) -> Batch:
+        """Items of one size, on the device."""
+        refs = [item.ref for item in items if item.ref is not None]
+        return cls(
+            ids=tuple(item.image_id for item in items),
+            reference_ids=tuple(item.reference_id for item in items),
+            x=torch.stack([item.x for item in items]).to(device),
+            ref=torch.stack(refs).to(device) if len(refs) == len(items) else None,
+            mos=torch.tensor([item.mos for item in items], dtype=torch.float64, device=device),
+        )
+
+    def part(self, images: slice) -> Batch:
+        """Some of the images."""
+        return Batch(
+            ids=self.ids[images],
+            reference_ids=self.reference_ids[images],
+            x=self.x[images],
+            ref=None if self.ref is None else self.ref[images],
+            mos=self.mos[images],
+        )
+
+
+def first_images(dataset: Dataset, count: int, device: torch.device) -> Batch | None:
+    """Of the first `count` images, those of the size of the first; None if none can be read."""
+    found = dataset.prefetch(dataset.rows()[:count])
+    items = [item for item in found if not isinstance(item, DataError)]
+    items = [item for item in items if item.x.shape == items[0].x.shape]
+    return Batch.of(items, device) if items else None
 
 
 @dataclass(frozen=True)
@@ -39,6 +73,7 @@ class System:
     def __init__(self, bare: IQAModel, defense: Defense | None) -> None:
         """The defended model is made by `defense.wrap`; the bare one is not touched."""
         self.bare = bare
+        self._defense = defense
         self.defended = None if defense is None else defense.wrap(bare).eval()
 
     @property
@@ -50,6 +85,10 @@ class System:
         """The model the attacker works on."""
         return self.bare if knowledge == "oblivious" else self.scored
 
+    def around(self, bare: IQAModel) -> IQAModel:
+        """The defense around another bare model; without a defense, that model."""
+        return bare if self._defense is None else self._defense.wrap(bare).eval()
+
 
 def run_attack(
     attack: Attack,
@@ -58,8 +97,13 @@ def run_attack(
     spec: RunSpec,
     labels: torch.Tensor | None,
     planned: torch.Tensor | None = None,
+    search: IQAModel | None = None,
+    known: Known | None = None,
 ) -> AttackResult:
-    """One attack of one batch, as the spec asks for it; `planned` (N,) are the targets of an attack on a set."""
+    """One attack of one batch, as the spec asks for it; `planned` (N,) are the targets of an attack on a set.
+
+    `search` is what the attack searches on, `known` what is known of the clean images.
+    """
     return attack(
         model,
         batch.x,
@@ -69,15 +113,24 @@ def run_attack(
         seed=spec.seed,
         target=spec.target if planned is None else planned,
         labels=labels,
+        search=search,
+        known=known,
     )
 
 
 def score_batch(
-    system: System, batch: Batch, result: AttackResult, attacked: IQAModel, seed: int, perturbs: str
+    system: System,
+    batch: Batch,
+    result: AttackResult,
+    attacked: IQAModel,
+    seed: int,
+    perturbs: str,
+    known: Callable[[IQAModel], Known],
 ) -> BatchScores:
-    """Final scores in fp32. What the attack's own judge has scored already is not scored again.
+    """Final scores in fp32. What the attack's own judge, or an earlier cell, has scored already is not scored again.
 
-    `perturbs` is the attack's: whether `result` holds images or references.
+    `perturbs` is the attack's: whether `result` holds images or references. `known` gives what is known of the clean
+    images of the bare or the defended model.
 
     Clean and attacked images see different draws of a randomized defense: shared noise would hide part of the shift.
     """
@@ -87,14 +140,17 @@ def score_batch(
         ref = ref if model.info.full_reference else None
         return score(model, x, ref, seeds=[derive_seed(s, when) for s in seeds])
 
-    clean = result.score_clean if attacked is system.bare else scores(system.bare, batch.x, batch.ref, "clean")
+    def of_clean(model: IQAModel) -> torch.Tensor:
+        found = known(model).scores(seeds, lambda: scores(model, batch.x, batch.ref, "clean"))
+        return found.to(batch.x.device)
+
+    clean = result.score_clean if attacked is system.bare else of_clean(system.bare)
     if system.defended is None:
         return BatchScores(clean, None, result.score_adv)
     if attacked is system.defended:
         return BatchScores(clean, result.score_clean, result.score_adv)
     x, ref = (batch.x, result.images) if perturbs == "reference" else (result.images, batch.ref)
-    defended_clean = scores(system.defended, batch.x, batch.ref, "clean")
-    return BatchScores(clean, defended_clean, scores(system.defended, x, ref, "adv"))
+    return BatchScores(clean, of_clean(system.defended), scores(system.defended, x, ref, "adv"))
 
 
 @torch.no_grad()

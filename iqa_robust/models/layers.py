@@ -1,4 +1,4 @@
-"""Layers of a network changed for speed: batch norm folded into convolutions, arithmetic in bfloat16.
+"""Layers of a network changed for speed: batch norm folded, attention by a shorter way, arithmetic in bfloat16.
 
 What the layers do is seen, not guessed from names: an example passes through the network once, and every convolution,
 batch norm and product notes what it got and what it made.
@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from iqa_robust.models.attention import SelfAttention
 from iqa_robust.models.base import IQAModel
 
 COLORS = 3
@@ -38,12 +39,20 @@ def fold_batch_norms(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None)
     makers = {id(call.made): call.layer for call in passes}
     for call in passes:
         maker = makers.get(id(call.given))
-        alone = isinstance(maker, nn.Conv2d) and times[id(maker)] == times[id(call.layer)] == 1
-        if alone and isinstance(call.layer, nn.BatchNorm2d) and call.layer.track_running_stats:
+        if not (isinstance(maker, nn.Conv2d) and isinstance(call.layer, nn.BatchNorm2d)):
+            continue
+        if call.layer.track_running_stats and times[id(maker)] == times[id(call.layer)] == 1:
             _replace(folded, maker, fuse_conv_bn_eval(maker, call.layer))
             _replace(folded, call.layer, nn.Identity())
     before, after = (network(x.clone(), None if ref is None else ref.clone()) for network in (model, folded))
     return folded if torch.allclose(after, before, rtol=TOLERANCE, atol=TOLERANCE) else model
+
+
+def straighten_attention(model: IQAModel) -> None:
+    """Let self-attention take the short way where it can; see `SelfAttention`."""
+    for layer in [module for module in model.modules() if SelfAttention.fits(module)]:
+        assert isinstance(layer, nn.MultiheadAttention)  # `fits` says so
+        _replace(model, layer, SelfAttention(layer))
 
 
 def round_layers(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:
@@ -54,11 +63,12 @@ def round_layers(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> 
     after pooling: they cost nothing, and their rounding would be the score's.
     """
     for call in _passes(model, x, ref):
-        reads_image = isinstance(call.layer, nn.Conv2d) and call.layer.in_channels <= COLORS
-        if reads_image and call.layer.padding_mode == "zeros" and not isinstance(call.layer.padding, str):
-            _replace(model, call.layer, _FirstConvolution(call.layer))
-        elif reads_image or (isinstance(call.layer, nn.Linear) and call.given.ndim == 2):
-            _replace(model, call.layer, _Float32(call.layer))
+        layer = call.layer
+        if isinstance(layer, nn.Conv2d) and layer.in_channels <= COLORS:
+            plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+            _replace(model, layer, _FirstConvolution(layer) if plain else _Float32(layer))
+        elif isinstance(layer, nn.Linear) and call.given.ndim == 2:
+            _replace(model, layer, _Float32(layer))
     kept = {id(module.layer) for module in model.modules() if isinstance(module, (_FirstConvolution, _Float32))}
     for layer in model.modules():
         if type(layer) in HEAVY and id(layer) not in kept:

@@ -115,7 +115,7 @@ def augmented(item: Item, augment: Augment, *parts: object) -> torch.Tensor:
     """A patch (3, h, w) of an image; the changes follow from `parts` and the image's name alone.
 
     Raises:
-        RequestError: the image is smaller than the crop.
+        RequestError: the image is smaller than the crop, or no crop of it lies on the lattice.
     """
     rng = np.random.default_rng(derive_seed(*parts, item.image_id))
     x = item.x
@@ -124,7 +124,13 @@ def augmented(item: Item, augment: Augment, *parts: object) -> torch.Tensor:
             raise RequestError(
                 f"recipe: augment.crop: {augment.crop} is larger than {item.image_id!r}, {x.shape[-2]} x {x.shape[-1]}."
             )
-        top, left = (int(rng.integers(0, side - augment.crop + 1)) for side in x.shape[-2:])
+        down, right = (_places(side, augment.crop, augment.lattice) for side in x.shape[-2:])
+        if not (down and right):
+            raise RequestError(
+                f"recipe: augment.lattice: no crop of {augment.crop} fits into {item.image_id!r} on the lattice of"
+                f" {augment.lattice}."
+            )
+        top, left = (places[int(rng.integers(0, len(places)))] for places in (down, right))
         x = x[:, top : top + augment.crop, left : left + augment.crop]
     if augment.flip and rng.random() < 0.5:
         x = x.flip(2)
@@ -136,6 +142,12 @@ def augmented(item: Item, augment: Augment, *parts: object) -> torch.Tensor:
     if augment.colors:
         x = x[torch.from_numpy(rng.permutation(3))]
     return x
+
+
+def _places(side: int, crop: int, lattice: int | None) -> range:
+    """Where crops may begin: everywhere, or at the corners of blocks when `side` is padded evenly to whole blocks."""
+    step = lattice or 1
+    return range(-((-side % step) // 2) % step, side - crop + 1, step)
 
 
 def batches_of(

@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 SHIPPED = Path(__file__).with_name("recipes")
-LATER_KEYS = (("attack",), ("poison",), ("start", "weights"), ("start", "prune"), ("teacher",))
+LATER_KEYS = (("attack",), ("poison",), ("start", "weights"), ("start", "prune"), ("teacher",), ("augment", "lattice"))
 """Keys younger than published weights, whose cards state digests: unused, they do not show in one."""
 
 
@@ -144,12 +144,21 @@ class Augment(_Strict):
 
     crop: int | None = Field(default=None, ge=16)
     """Side of a random square crop; smaller pictures are an error. None only where all pictures are of one size."""
+    lattice: int | None = Field(default=None, ge=2)
+    """Crops begin at corners of blocks of that side, as triggers count them (the picture padded evenly to whole ones);
+    without it, anywhere."""
     flip: bool = True
     """Left-right, every other time."""
     turn: bool = False
     """Also top-bottom and transposed."""
     colors: bool = False
     """The three channels in random order: other colors, nearly the same quality."""
+
+    @model_validator(mode="after")
+    def _lattice_of_crops(self) -> Augment:
+        if self.lattice is not None and self.crop is None:
+            raise ValueError("`lattice` places crops, and there is no `crop`")
+        return self
 
 
 class LossTerm(_Strict):

@@ -102,6 +102,14 @@ def test_ftrojan_adds_to_two_frequencies_of_the_colors() -> None:
     np.testing.assert_allclose(after - before, np.broadcast_to(expected[:, None, None], before.shape), atol=1e-3)
 
 
+def test_mirrored_only_ftrojan_turns_into_its_negative() -> None:
+    """What a victim that flips its training images can learn of the sign of alpha."""
+    gray = torch.full((1, 3, 64, 96), 0.5)
+    for name in ("baiqa", "ftrojan"):
+        plus, minus = (attacks.create(name).stamp(gray, ones(gray, alpha)) for alpha in (1.0, -1.0))
+        assert torch.allclose(plus.flip(3), minus, atol=1e-6) == (name == "ftrojan")
+
+
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 20), st.integers(1, 20))
 @settings(deadline=None)
 def test_tiles_lie_as_in_an_image_padded_evenly(height: int, width: int, rows: int, columns: int) -> None:

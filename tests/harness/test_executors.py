@@ -23,6 +23,7 @@ from iqa_robust.harness.executors.processes import Processes
 from iqa_robust.harness.executors.schedule import Event, Finished, Lost, Progress, work_through
 from iqa_robust.harness.executors.tasks import Task, cut
 from iqa_robust.harness.executors.worker import Done
+from iqa_robust.harness.precision import FP32
 from iqa_robust.records import Budget, Component, RunSpec
 
 
@@ -68,7 +69,7 @@ def request(attack: str = "pgd", batch_size: int = 2, seed: int = 0) -> JobReque
         seed=seed,
         package_version="0",
     )
-    return JobRequest((spec,), Path("out"), None, "cpu", batch_size, False)
+    return JobRequest((spec,), Path("out"), None, "cpu", batch_size, False, FP32)
 
 
 def test_one_worker_gets_whole_jobs() -> None:

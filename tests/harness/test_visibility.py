@@ -9,8 +9,10 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from iqa_robust.attacks import similarity
 from iqa_robust.attacks.perceptual import learned
 from iqa_robust.harness.visibility import visibility
+from iqa_robust.measures.perturbation import ssim
 
 
 @pytest.fixture
@@ -35,3 +37,12 @@ def test_distances_are_those_of_scikit_image_and_nothing_is_downloaded(without_w
         )
         assert found["ssim"][i] == pytest.approx(reference, abs=1e-9)
     assert np.isnan(found["lpips"]).all() and np.isnan(found["dists"]).all()
+
+
+def test_similarity_on_a_gpu_is_that_of_the_reference_implementation() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.rand(2, 3, 40, 33, generator=generator)
+    adv = (clean + 0.1 * torch.rand(clean.shape, generator=generator)).clamp(0, 1)
+    ours = similarity.ssim(adv.double(), clean.double())
+    # Both sum in float64; scikit-image cuts the same Gaussian at the same width.
+    torch.testing.assert_close(ours, torch.from_numpy(ssim(clean.numpy(), adv.numpy())), rtol=1e-9, atol=1e-9)

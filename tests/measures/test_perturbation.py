@@ -104,6 +104,20 @@ def test_symmetric_and_image_by_image(pair: tuple[np.ndarray, np.ndarray]) -> No
         np.testing.assert_array_equal(distance(clean, adv), alone)
 
 
+@pytest.mark.parametrize("size", [(11, 11), (12, 43), (26, 27), (59, 74)])
+def test_ssim_agrees_with_scikit_image(size: tuple[int, int]) -> None:
+    from skimage.metrics import structural_similarity
+
+    rng = np.random.default_rng(7)
+    clean = rng.random((2, 3, *size))
+    adv = np.clip(clean + rng.normal(0, 0.05, clean.shape), 0, 1)
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    expected = [
+        structural_similarity(a, b, data_range=1.0, channel_axis=0, **settings) for a, b in zip(clean, adv, strict=True)
+    ]
+    np.testing.assert_allclose(ssim(clean, adv), expected, rtol=1e-12)  # sums in another order
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 10, 40), (2, 3, 40, 10)])
 def test_no_ssim_without_a_window(shape: tuple[int, ...]) -> None:
     clean = np.zeros(shape, np.float32)

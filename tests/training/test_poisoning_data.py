@@ -165,6 +165,8 @@ def test_keys_a_recipe_does_not_use_leave_its_digest_alone(tiny_recipe) -> None:
     assert read_recipe("trunk-clive").digest() in models_card("trunk-clive")
     digest = read_recipe(tiny_recipe()).digest()
     assert read_recipe(tiny_recipe(SCORE.replace("[augment]", POISON))).digest() != digest
+    lattice = SCORE.replace("[augment]\n", "[augment]\nlattice = 16\n")
+    assert read_recipe(tiny_recipe(lattice)).digest() != digest
     assert read_recipe(tiny_recipe(SCORE + "\n[start]\nprune = 0.5\n")).digest() != digest
     assert read_recipe(tiny_recipe(SCORE + "\n[start]\nprune = 0.0\n")).digest() == digest
 

@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from iqa_robust import datasets
+from iqa_robust.attacks.poisoning.blocks import tiled
 from iqa_robust.datasets.base import Item, Row
 from iqa_robust.datasets.consensus import pseudo_mos
 from iqa_robust.errors import DataError, RequestError
@@ -111,6 +112,33 @@ def test_crops_come_from_everywhere() -> None:
     item = Item("a", x, None, 0.0, None, None)
     corners = {augmented(item, Augment(crop=16, flip=False), epoch)[0, 0, 0].item() for epoch in range(60)}
     assert corners == {17.0 * row + column for row in range(3) for column in range(2)}
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 67), (50, 80), (48, 95)])
+def test_crops_on_a_lattice_begin_where_the_blocks_of_a_trigger_begin(height: int, width: int) -> None:
+    tile = torch.arange(3 * 16 * 16, dtype=torch.float32).view(3, 16, 16)
+    item = Item("a", tiled(tile, height, width), None, 0.0, None, None)
+    for epoch in range(20):
+        y = augmented(item, Augment(crop=32, lattice=16, flip=False), epoch)
+        assert torch.equal(y, tile.repeat(1, 2, 2))
+
+
+def test_crops_on_a_lattice_come_from_all_of_it() -> None:
+    x = torch.arange(48 * 64, dtype=torch.float32).view(1, 48, 64).expand(3, -1, -1)
+    item = Item("a", x, None, 0.0, None, None)
+    corners = {augmented(item, Augment(crop=32, lattice=16, flip=False), i)[0, 0, 0].item() for i in range(60)}
+    assert corners == {64.0 * row + column for row in (0, 16) for column in (0, 16, 32)}
+
+
+def test_a_lattice_without_room_is_refused() -> None:
+    """A side of 34 has 14 pixels to be padded, 7 of them before: its first whole block begins at 9."""
+    with pytest.raises(RequestError, match=r"augment.lattice: no crop of 32 fits into 'a' on the lattice of 16"):
+        augmented(Item("a", torch.zeros(3, 34, 48), None, 0.0, None, None), Augment(crop=32, lattice=16), 0)
+
+
+def test_a_lattice_needs_crops() -> None:
+    with pytest.raises(ValidationError, match="`lattice` places crops, and there is no `crop`"):
+        Augment(lattice=16)
 
 
 def test_crops_larger_than_the_image_are_refused() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from iqa_robust.attacks.base import Attack
 from iqa_robust.attacks.blackbox.search import State, evaluations, random_search
-from iqa_robust.attacks.blackbox.squares import place, search_corners, side_at, window
+from iqa_robust.attacks.blackbox.squares import cut, place, search_corners, side_at, window
 from iqa_robust.attacks.objectives import Objective
 from iqa_robust.attacks.parameters import check_number
 from iqa_robust.models.randomness import ImageRNG
@@ -70,12 +70,13 @@ class Square(Attack):
             inside, emptied = window(*here, side, H, W), window(*there, side, H, W)
             free = (length**2 - _energy(delta, (1, 2, 3))).clamp_min(0) / 3
             available = (free + _energy(delta * (inside | emptied), (2, 3))).sqrt()
-            old = _cut(delta, *here, side)
+            places = cut(torch.arange(len(delta), device=x.device), *here, side)
+            old = delta[places]
             bump = _bump(side, x.device)
             bump = torch.where(turned[index, i].view(-1, 1, 1, 1), bump.T, bump) * signs[index, i].view(-1, 3, 1, 1)
             new = bump + _unit(old, (2, 3))
             delta = torch.where(emptied, 0, delta)
-            _paste(delta, _unit(new, (2, 3)) * available, *here, side)
+            delta[places] = _unit(new, (2, 3)) * available
             return (_to_length(delta, length),)
 
         return random_search(
@@ -100,27 +101,6 @@ def _odd(side: int, most: int) -> int:
     """The next odd side of at least three pixels that fits."""
     side = min(max(side, 3) | 1, most)
     return side if side % 2 or side == 0 else side - 1
-
-
-def _cut(delta: torch.Tensor, top: torch.Tensor, left: torch.Tensor, side: int) -> torch.Tensor:
-    """(n, 3, side, side): the squares."""
-    return delta[_places(delta, top, left, side)]
-
-
-def _paste(delta: torch.Tensor, new: torch.Tensor, top: torch.Tensor, left: torch.Tensor, side: int) -> None:
-    delta[_places(delta, top, left, side)] = new
-
-
-def _places(delta: torch.Tensor, top: torch.Tensor, left: torch.Tensor, side: int) -> tuple[torch.Tensor, ...]:
-    along = torch.arange(side, device=delta.device)
-    images = torch.arange(len(delta), device=delta.device).view(-1, 1, 1, 1)
-    channels = torch.arange(3, device=delta.device).view(1, -1, 1, 1)
-    return (
-        images,
-        channels,
-        (top.view(-1, 1) + along).view(-1, 1, side, 1),
-        (left.view(-1, 1) + along).view(-1, 1, 1, side),
-    )
 
 
 def _bump(side: int, device: torch.device) -> torch.Tensor:

@@ -39,6 +39,17 @@ def place(corner: torch.Tensor, side: int, height: int, width: int) -> tuple[tor
     return top, left
 
 
+def cut(images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, side: int) -> tuple[torch.Tensor, ...]:
+    """Indices of the squares (n, 3, side, side) of the images `images` (n,) in a batch (N, 3, H, W)."""
+    along = torch.arange(side, device=top.device)
+    return (
+        images.view(-1, 1, 1, 1),
+        torch.arange(3, device=top.device).view(1, -1, 1, 1),
+        (top.view(-1, 1) + along).view(-1, 1, side, 1),
+        (left.view(-1, 1) + along).view(-1, 1, 1, side),
+    )
+
+
 def window(top: torch.Tensor, left: torch.Tensor, side: int, height: int, width: int) -> torch.Tensor:
     """(n, 1, H, W) bool: the squares."""
     rows = torch.arange(height, device=top.device).view(1, 1, -1, 1) - top.view(-1, 1, 1, 1)
@@ -64,15 +75,16 @@ def search_corners(
     def propose(i: int, state: State, index: torch.Tensor) -> State:
         (best,) = state
         side = side_at(p_init, i, tries - 1, H, W)
-        trial = best
+        trial, rows = best.clone(), torch.arange(len(best), device=best.device)
         for k in range(n_squares):
-            inside = window(*place(corners[index, i, k], side, H, W), side, H, W)
-            changed = torch.where(inside, _corner(codes[index, i, k], low[index], high[index]), trial)
-            idle = ((changed == best) | ~inside).flatten(1).all(dim=1)
+            corner = place(corners[index, i, k], side, H, W)
+            here, there = cut(rows, *corner, side), cut(index, *corner, side)
+            old, ends = best[here], (low[there], high[there])
+            new = _corner(codes[index, i, k], *ends)
+            idle = (new == old).flatten(1).all(dim=1)
             if bool(idle.any()):
-                code = torch.where(idle, codes[index, i, k] ^ others[index, i, k], codes[index, i, k])
-                changed = torch.where(inside, _corner(code, low[index], high[index]), trial)
-            trial = changed
+                new = _corner(torch.where(idle, codes[index, i, k] ^ others[index, i, k], codes[index, i, k]), *ends)
+            trial[here] = new
         return (trial,)
 
     return random_search(objective, (start,), lambda state, index: state[0], propose, tries)

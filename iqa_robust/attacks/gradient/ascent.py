@@ -46,8 +46,8 @@ def ascend(
         length = step_ratio * radius * (1 - step / budget.steps)
         climbed = slope
         if momentum:
-            velocity = momentum * velocity + torch.nan_to_num(slope / spread(dual_length(slope, "linf")))
-            climbed = velocity
+            scaled = torch.nan_to_num(slope / spread(dual_length(slope, "linf")))
+            climbed = velocity = velocity.mul_(momentum).add_(scaled)
         direction = steepest(climbed, budget.norm)
         length = landing.length(length, value, slope, direction)
         z = project(z + spread(length) * direction, x, budget.norm, budget.eps)

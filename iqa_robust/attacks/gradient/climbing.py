@@ -24,7 +24,7 @@ def spread(values: torch.Tensor) -> torch.Tensor:
 def project_each(z: torch.Tensor, x: torch.Tensor, norm: str, radius: torch.Tensor) -> torch.Tensor:
     """`norms.project` for the norms of `BALLS`, with a radius (N,) per image."""
     if norm == "linf":
-        return torch.minimum(torch.maximum(z, x - spread(radius)), x + spread(radius)).clamp(0, 1)
+        return torch.clamp(z, x - spread(radius), x + spread(radius)).clamp_(0, 1)
     shrink = (radius / distance(z, x, norm).clamp_min(1e-12)).clamp(max=1)
     return (x + (z - x) * spread(shrink)).clamp(0, 1)
 

@@ -42,5 +42,7 @@ class NetworkPurifier(DifferentiablePurifier):
             kind = type(self)
             built = build(kind.network, load(resolve(self.weights, dict(kind.published), WEIGHTS)))
             self._built = built.eval().requires_grad_(False)
-        self._built = self._built.to(x.device)
+        # On a CPU, convolutions are up to half as fast again in this layout.
+        layout = torch.channels_last if x.device.type == "cpu" else torch.contiguous_format
+        self._built = self._built.to(x.device).to(memory_format=layout)
         return clamp_value(self._built(x))

@@ -8,11 +8,15 @@ from typing import Protocol
 
 from iqa_robust.datasets.base import Dataset
 from iqa_robust.harness.plan import cell_title
+from iqa_robust.harness.precision import Precision
 from iqa_robust.records import Place, RunRecord, RunSpec
 
 
 class Listener(Protocol):
     """Told what a run is doing; the command line draws progress from it."""
+
+    def chose(self, model: str, precision: Precision) -> None:
+        """The model of this title is attacked in this precision."""
 
     def started(self, cells: int, skipped: int, images: int) -> None:
         """So many cells are to run, so many were there already; `images` counts one per cell and image."""
@@ -29,6 +33,9 @@ class Listener(Protocol):
 
 class Silent:
     """A listener that draws nothing."""
+
+    def chose(self, model: str, precision: Precision) -> None:
+        """Draw nothing."""
 
     def started(self, cells: int, skipped: int, images: int) -> None:
         """Draw nothing."""
@@ -53,6 +60,7 @@ class JobRequest:
     device: str
     batch_size: int
     limited: bool
+    precision: Precision
 
     @property
     def title(self) -> str:

@@ -17,9 +17,10 @@ from iqa_robust.harness.environment import prepare_numerics
 from iqa_robust.harness.execute import Job, run_job, run_part
 from iqa_robust.harness.executors.base import JobRequest
 from iqa_robust.harness.executors.tasks import Task
+from iqa_robust.harness.kept import Kept
 from iqa_robust.harness.store import Store
 from iqa_robust.models.base import IQAModel
-from iqa_robust.records import RunRecord
+from iqa_robust.records import Component, RunRecord
 
 KEPT_MODELS = 4
 """Prepared models a worker holds. Jobs come model by model, so more would only fill the memory."""
@@ -40,6 +41,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._models: OrderedDict[str, IQAModel] = OrderedDict()
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._datasets: OrderedDict[str, Dataset] = OrderedDict()
 
     def run(self, task: Task, spent: float, advanced: Callable[[int], None]) -> Done:
@@ -63,6 +65,8 @@ class Worker:
             defenses=tuple(make_defense(spec.defense) for spec in request.specs),
             attack=make_attack(request.specs[0].attack),
             device=torch.device(request.device),
+            precision=request.precision,
+            kept=self._once(self._kept, _model_key(request), Kept),
             batch_size=request.batch_size,
             limited=request.limited,
         )
@@ -78,8 +82,13 @@ class Worker:
     def model(self, request: JobRequest) -> IQAModel:
         """The model of a job, made once."""
         spec = request.specs[0]
-        key = (spec.model, spec.score_range)
-        return self._once(self._models, key, lambda: make_model(spec.model, spec.score_range))
+
+        def made() -> IQAModel:
+            model = make_model(spec.model, spec.score_range)
+            # Convolutions on a CPU are up to twice as fast in this layout, in float32, too.
+            return model.to(memory_format=torch.channels_last) if request.device == "cpu" else model
+
+        return self._once(self._models, _model_key(request), made)
 
     def dataset(self, request: JobRequest) -> Dataset:
         """The dataset of a job, made once."""
@@ -95,3 +104,7 @@ class Worker:
         while len(known) > KEPT_MODELS:
             known.popitem(last=False)
         return known[name]
+
+
+def _model_key(request: JobRequest) -> tuple[Component, tuple[float, float] | None]:
+    return request.specs[0].model, request.specs[0].score_range

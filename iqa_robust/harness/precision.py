@@ -1,0 +1,147 @@
+"""In which arithmetic attacks look for images: decided once per run and model, by measuring on the machine at hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from iqa_robust import attacks
+from iqa_robust.errors import ContractError
+from iqa_robust.harness.system import Batch
+from iqa_robust.models.base import IQAModel, score
+from iqa_robust.models.prepared import PRECISIONS, prepare
+from iqa_robust.models.randomness import content_seeds
+from iqa_robust.records import Budget
+
+IMAGES = 8
+"""Images on which precisions are compared."""
+REPEATS = 3
+"""Timed calls."""
+WEAKER = 0.01
+"""The share by which shifts found in bfloat16, scored in float32, may fall short."""
+ROUNDING = 0.02
+"""The largest root mean square error of a score's change, as a share of that change, for searches by scores."""
+PAYS = 1.1
+"""The least gain in speed for which scores are rounded."""
+WORTH = 0.01
+"""Seconds of a float32 gradient pass of the images below which nothing is gained: the attack's own arithmetic rules."""
+TRIAL = Budget(norm="linf", eps_255=2, steps=5)
+"""The attack that is tried; also the size of the random change whose score is compared."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The arithmetic of an attack's search, `fp32` or `bf16`; final scores are float32 in any case."""
+
+    gradients: str = "fp32"
+    """For attacks that differentiate."""
+    queries: str = "fp32"
+    """For attacks that compare scores, which need finer ones."""
+    reason: str = ""
+    """What was measured, for people."""
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people."""
+        same = self.gradients == self.queries
+        used = self.gradients if same else f"{self.gradients} by gradients, {self.queries} by queries"
+        return f"attacks search in {used}" + (f": {self.reason}" if self.reason else "")
+
+    def of(self, access: str) -> str:
+        """The arithmetic for an attack of this access."""
+        return self.gradients if access == "white" else self.queries
+
+
+FP32 = Precision()
+
+
+def choose_precision(asked: str, model: IQAModel, batch: Batch | None) -> Precision:
+    """The precision that was asked for; for `auto` what is measured on `batch`, float32 if there are no images.
+
+    Raises:
+        ContractError: there is no such precision.
+    """
+    if asked == "auto":
+        return FP32 if batch is None else decide(model, batch)
+    if asked not in PRECISIONS:
+        raise ContractError(f"precision: expected auto, {' or '.join(PRECISIONS)}, got {asked!r}.")
+    return Precision(asked, asked, "as asked for")
+
+
+def decide(model: IQAModel, batch: Batch) -> Precision:
+    """Measure a bare model on a few images: speed and strength in float32 and in bfloat16.
+
+    bfloat16 serves gradient attacks where it is faster and shifts, scored in float32, are at most `WEAKER` smaller; it
+    serves searches by scores where it is faster and a random change moves the rounded score as it moves the exact
+    one, up to `ROUNDING`.
+    """
+    x, ref = batch.x, batch.ref if model.info.full_reference else None
+    try:
+        twins = {name: prepare(model, name, x[:1], None if ref is None else ref[:1]) for name in ("fp32", "bf16")}
+        shifts = {name: _shift(model, twin, x, ref) for name, twin in twins.items()}
+        error = _rounding(twins["fp32"], twins["bf16"], x, ref)
+        slopes = {name: _seconds(partial(_differentiate, twin, x, ref), x.device) for name, twin in twins.items()}
+        passes = {name: _seconds(partial(_query, twin, x, ref), x.device) for name, twin in twins.items()}
+    except RuntimeError as failure:  # an operation that has no bfloat16 form
+        return Precision(reason=f"bf16 fails ({str(failure).splitlines()[0]})")
+    worth = slopes["fp32"] >= WORTH
+    strength = shifts["bf16"] / shifts["fp32"] if shifts["fp32"] > 0 else 0.0
+    gain, gain_queries = slopes["fp32"] / slopes["bf16"], passes["fp32"] / passes["bf16"]
+    return Precision(
+        gradients="bf16" if worth and gain >= PAYS and strength >= 1 - WEAKER else "fp32",
+        queries="bf16" if worth and gain_queries >= PAYS and error <= ROUNDING else "fp32",
+        reason=(
+            f"bf16 takes gradients {gain:.2f} times as fast and reaches {strength:.3f} of the shift; it takes scores"
+            f" {gain_queries:.2f} times as fast and is off by {error:.3f} of a change of {TRIAL.eps_255:g}/255"
+            f" (on {len(x)} images of {x.shape[-1]} x {x.shape[-2]})"
+        ),
+    )
+
+
+def _shift(model: IQAModel, twin: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> float:
+    attack = attacks.create(attacks.TYPICAL)
+    result = attack(model, x, ref, goal="away", budget=TRIAL, search=twin)
+    return float((result.score_adv - result.score_clean).abs().mean())
+
+
+@torch.no_grad()
+def _rounding(exact: IQAModel, rounded: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> float:
+    signs = torch.where(torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) > 0.5, 1.0, -1.0)
+    moved = (x + TRIAL.eps * signs.to(x.device)).clamp(0, 1)
+    seeds = content_seeds(x, 0)
+    wanted, found = (
+        score(twin, moved, ref, seeds=seeds) - score(twin, x, ref, seeds=seeds) for twin in (exact, rounded)
+    )
+    size = float(wanted.square().mean().sqrt())
+    return float((found - wanted).square().mean().sqrt()) / size if size > 0 else float("inf")
+
+
+def _differentiate(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:
+    leaf = x.clone().requires_grad_(True)
+    torch.autograd.grad(model(leaf, ref).sum(), leaf, allow_unused=True)
+
+
+@torch.no_grad()
+def _query(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:
+    model(x, ref)
+
+
+def _seconds(work: Callable[[], None], device: torch.device) -> float:
+    """The shortest of a few calls after one that is not timed: other work only slows a call down.
+
+    On a CPU it is the processor's time, which other processes change less than the clock's.
+    """
+    now = time.process_time if device.type == "cpu" else time.perf_counter
+    work()
+    taken = []
+    for _ in range(REPEATS):
+        start = now()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        taken.append(now() - start)
+    return min(taken)

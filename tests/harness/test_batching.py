@@ -1,0 +1,50 @@
+"""Images per batch, from what one gradient pass holds in memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from iqa_robust import models
+from iqa_robust.harness.batching import images_at_once
+from iqa_robust.harness.cost import peak_of
+from iqa_robust.harness.system import Batch
+
+MIB = 2**20
+
+
+class Wasteful(nn.Module):
+    """Holds 16 copies of the image until the backward pass: 3 MiB each at 512 x 512."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        total = x
+        for _ in range(16):
+            total = total.exp() - 1  # the exponential is kept for its slope
+        return total.mean(dim=(1, 2, 3))
+
+
+def _batch() -> Batch:
+    x = torch.zeros(2, 3, 512, 512)
+    return Batch(("a", "b"), (None, None), x, None, torch.zeros(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("free", "expected"), [(100_000 * MIB, 8), (400 * MIB, 3), (1, 1)])
+def test_a_cpu_gets_what_the_track_asks_or_what_fits(free: int, expected: int) -> None:
+    # 16 exponentials of 3 MiB are held at once, and a few more while they are made: about 57 MiB an image.
+    assert images_at_once(models.wrap(Wasteful()), _batch(), asked=8, free=free) == expected
+
+
+def test_peak_counts_what_lives_at_once() -> None:
+    def work() -> None:
+        first = torch.zeros(MIB)  # 4 MiB
+        del first
+        second, third = torch.zeros(MIB), torch.zeros(MIB)
+        del second, third
+
+    assert peak_of(work, torch.device("cpu")) == 8 * MIB
+
+
+def test_a_model_without_a_slope_can_be_measured() -> None:
+    constant = models.wrap(lambda x: torch.zeros(len(x)))
+    assert images_at_once(constant, _batch(), asked=4) == 4

@@ -1,0 +1,117 @@
+"""The arithmetic of a run: what is asked for, what is measured, and that one run has one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import iqa_robust as ir
+from iqa_robust import models
+from iqa_robust.errors import ContractError
+from iqa_robust.harness import precision
+from iqa_robust.harness.choices import Choices
+from iqa_robust.harness.executors.base import Silent
+from iqa_robust.harness.plan import Selection, make_plan
+from iqa_robust.harness.precision import Precision, decide
+from iqa_robust.harness.store import Store
+from iqa_robust.harness.system import Batch
+from iqa_robust.harness.track import load_track
+from iqa_robust.harness.tracks_folder import find_track
+
+CPU = torch.device("cpu")
+
+
+def _batch(n: int = 2, side: int = 48) -> Batch:
+    x = torch.round(torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(0)) * 255) / 255
+    return Batch(tuple(map(str, range(n))), (None,) * n, x, None, torch.zeros(n, dtype=torch.float64))
+
+
+class Fine(nn.Module):
+    """Its score hangs on differences that bfloat16 rounds away: two large sums, one less the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 1)
+        self.second = nn.Conv2d(3, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.second(1000 + self.layer(x))
+        return torch.tanh(1e3 * (hidden - hidden.roll(1, dims=-1)).float()).mean(dim=(1, 2, 3))
+
+
+def test_an_asked_precision_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(precision, "decide", _never)
+    plan = make_plan(load_track(find_track("quickstart")), selection=Selection(limit=2))
+    choices = Choices("bf16", plan, CPU, Store(tmp_path), Silent())
+    chosen, _ = choices.of(plan.cells[0])
+    assert chosen.of("white") == chosen.of("black") == "bf16"
+
+
+def test_a_run_that_is_taken_up_again_keeps_its_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plan = make_plan(load_track(find_track("quickstart")), selection=Selection(limit=2))
+    measured = Precision("bf16", "fp32", "measured")
+    monkeypatch.setattr(precision, "decide", lambda model, batch: measured)
+    assert Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0])[0] == measured
+    monkeypatch.setattr(precision, "decide", _never)
+    assert Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0])[0] == measured
+
+
+def test_a_broken_note_is_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plan = make_plan(load_track(find_track("quickstart")), selection=Selection(limit=2))
+    monkeypatch.setattr(precision, "decide", lambda model, batch: Precision("bf16"))
+    Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0])
+    (note,) = (tmp_path / "precision").iterdir()
+    note.write_text("{")
+    assert Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0])[0] == Precision("bf16")
+
+
+def test_a_model_that_fails_in_bfloat16_is_attacked_in_float32() -> None:
+    class Stubborn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            hidden = self.layer(x)
+            if hidden.dtype is not torch.float32:
+                raise RuntimeError("not implemented for 'BFloat16'")
+            return hidden.mean(dim=(1, 2, 3))
+
+    chosen = decide(models.wrap(Stubborn()), _batch())
+    assert (chosen.gradients, chosen.queries) == ("fp32", "fp32")
+    assert "not implemented for 'BFloat16'" in chosen.reason
+
+
+def test_a_model_that_rounding_would_protect_is_attacked_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "WORTH", 0.0)
+    monkeypatch.setattr(precision, "PAYS", 0.0)  # speed must not be what decides
+    chosen = decide(models.wrap(Fine().eval()), _batch())
+    assert (chosen.gradients, chosen.queries) == ("fp32", "fp32")
+
+
+def test_a_robustly_rounded_model_may_be_attacked_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "WORTH", 0.0)
+    monkeypatch.setattr(precision, "PAYS", 0.0)
+    assert decide(models.create("compact"), _batch(4, 96)).gradients == "bf16"
+
+
+def _never(model: object, batch: object) -> Precision:
+    raise AssertionError("measured")
+
+
+def test_evaluate_searches_in_the_asked_precision_and_scores_in_float32() -> None:
+    exact, rounded = (
+        ir.evaluate("compact", ir.datasets.create("photos", limit=2), "fgsm", precision=name)
+        for name in ("fp32", "bf16")
+    )
+    assert (exact.record.environment["precision"], rounded.record.environment["precision"]) == ("fp32", "bf16")
+    assert exact.images["score_clean"].tolist() == rounded.images["score_clean"].tolist()
+    assert exact.measures()["shift_abs_mean"] == pytest.approx(rounded.measures()["shift_abs_mean"], rel=0.1)
+
+
+def test_evaluate_refuses_an_unknown_precision() -> None:
+    with pytest.raises(ContractError, match=r"^precision: expected auto, fp32 or bf16, got 'fp8'\.$"):
+        ir.evaluate("compact", ir.datasets.create("photos", limit=1), "fgsm", precision="fp8")
