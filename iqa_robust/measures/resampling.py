@@ -167,7 +167,7 @@ def _statistics(statistic: str, columns: tuple[Floats, ...]) -> list[Statistic]:
     return [_CORRELATIONS[statistic](column, columns[-1]) for column in columns[:-1]]
 
 
-def _difference(systems: list[Statistic], counts: Floats) -> Floats:
+def _difference(systems: list[Statistic], counts: np.ndarray) -> Floats:
     first, *others = (system(counts) for system in systems)
     return first - others[0] if others else first
 
@@ -189,7 +189,7 @@ def _cluster_codes(clusters: Sequence[Any] | np.ndarray | None, kept: np.ndarray
     return np.array(codes, dtype=np.intp)
 
 
-def _draws(codes: np.ndarray, resamples: int, seed: int) -> Iterator[Floats]:
+def _draws(codes: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield counts (B, n): how often each image is in each resample, `resamples` rows in all.
 
     Draws come from the raw words of PCG64, one each, in order: NumPy promises that stream for good, and it
@@ -209,4 +209,4 @@ def _draws(codes: np.ndarray, resamples: int, seed: int) -> Iterator[Floats]:
         words >>= half
         words += (np.arange(b, dtype=np.uint64) * np.uint64(g))[:, None]
         counts = np.bincount(words.ravel().view(np.int64), minlength=b * g).reshape(b, g)
-        yield (counts if single else np.take(counts, codes, axis=1)).astype(np.float64)
+        yield counts if single else np.take(counts, codes, axis=1)

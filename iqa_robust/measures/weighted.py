@@ -1,6 +1,6 @@
 """Statistics of resamples given as counts: how often each image was drawn. Nothing is sorted per resample.
 
-A class is made once for the columns it works on, then called with counts (B, n), float64 whole numbers, and
+A class is made once for the columns it works on, then called with counts (B, n), whole numbers of any type, and
 returns (B,), NaN where undefined. An image drawn k times counts as k tied images, exactly as if the resample
 were written out and handed to SciPy. The sums behind SROCC and KROCC are whole numbers below 2^53 for up to
 100,000 drawn images, so these are exact up to the last division.
@@ -15,11 +15,15 @@ import numpy as np
 from iqa_robust.measures.correlation import MIN_IMAGES
 from iqa_robust.measures.finite import Floats
 
+LARGEST_WHOLE = 1_000_000
+"""Drawn images up to which the sums behind SROCC fit in 64-bit whole numbers, which are summed up in a sixth of the
+time; above, float64 takes over."""
+
 
 class Statistic(Protocol):
     """Counts (B, n) -> one value per resample (B,)."""
 
-    def __call__(self, counts: Floats) -> Floats:
+    def __call__(self, counts: np.ndarray) -> Floats:
         """Evaluate every resample."""
         ...
 
@@ -30,8 +34,9 @@ class Mean:
     def __init__(self, x: Floats) -> None:
         self._x = x
 
-    def __call__(self, counts: Floats) -> Floats:
+    def __call__(self, counts: np.ndarray) -> Floats:
         """Mean of each resample."""
+        counts = counts.astype(np.float64)
         return (counts * self._x).sum(axis=1) / counts.sum(axis=1)
 
 
@@ -41,8 +46,9 @@ class Plcc:
     def __init__(self, x: Floats, y: Floats) -> None:
         self._x, self._y = _largest_is_one(x), _largest_is_one(y)
 
-    def __call__(self, counts: Floats) -> Floats:
+    def __call__(self, counts: np.ndarray) -> Floats:
         """PLCC of each resample."""
+        counts = counts.astype(np.float64)
         drawn = counts.sum(axis=1)
         dx, dy = _centered(counts, self._x, drawn), _centered(counts, self._y, drawn)
         weighted = counts * dx
@@ -61,8 +67,10 @@ class Srocc:
         self._x, self._y = _Groups(x), _Groups(y)
         self._y_in_order_of_x = self._y.of_image[self._x.order]
 
-    def __call__(self, counts: Floats) -> Floats:
+    def __call__(self, counts: np.ndarray) -> Floats:
         """SROCC of each resample."""
+        if counts.shape[1] > LARGEST_WHOLE:
+            counts = counts.astype(np.float64)
         n = counts.sum(axis=1)
         in_order_of_x = np.take(counts, self._x.order, axis=1)
         tx, ty = self._x.summed(in_order_of_x), self._y.totals(counts)
@@ -91,8 +99,9 @@ class Krocc:
         order = np.lexsort((self._y.of_image, self._x.of_image))
         self._merges = _merges(order, self._y.of_image[order])
 
-    def __call__(self, counts: Floats) -> Floats:
+    def __call__(self, counts: np.ndarray) -> Floats:
         """KROCC of each resample."""
+        counts = counts.astype(np.float64)
         n = counts.sum(axis=1)
         discordant = np.zeros(len(counts))
         for left, right, below, before in self._merges:
@@ -118,7 +127,7 @@ class _Groups:
         self.ties = len(self._starts) < len(values)
         """Whether any group has several images."""
 
-    def totals(self, counts: Floats) -> Floats:
+    def totals(self, counts: np.ndarray) -> Floats:
         """How often each group was drawn, (B, groups)."""
         return self.summed(np.take(counts, self.order, axis=1))
 
@@ -126,7 +135,7 @@ class _Groups:
         """Sums over each group, (B, groups), of values (B, n) that are in `order`."""
         return np.add.reduceat(ordered, self._starts, axis=1) if self.ties else ordered
 
-    def tied_pairs(self, counts: Floats) -> Floats:
+    def tied_pairs(self, counts: np.ndarray) -> Floats:
         """Pairs within one group, (B,)."""
         totals = self.totals(counts) if self.ties else counts
         return (np.einsum("bg,bg->b", totals, totals) - counts.sum(axis=1)) / 2
@@ -137,12 +146,11 @@ def _cubes(totals: Floats) -> Floats:
 
 
 def _doubled_midranks(totals: Floats) -> Floats:
-    whole = totals.astype(np.int64)  # a running sum of whole numbers takes a sixth of the time
-    ranks = np.cumsum(whole, axis=1)
+    ranks = np.cumsum(totals, axis=1)
     ranks *= 2
-    ranks -= whole
+    ranks -= totals
     ranks += 1
-    return ranks.astype(np.float64)
+    return ranks
 
 
 def _merges(order: np.ndarray, y: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
