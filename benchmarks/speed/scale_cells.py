@@ -1,7 +1,7 @@
 """What it costs to hand out a cell: `python benchmarks/speed/scale_cells.py --workers 2 --executor local`.
 
-A thousand tasks without images go through the schedule and the workers as cells do: pickled, sent, their model and dataset
-and attack looked up or made, answered. What is left is what a cell costs beside its work.
+A thousand tasks without images go through the schedule and the workers as cells do: pickled, sent, their model
+and dataset looked up or made, answered. What is left is what a cell costs beside its work.
 """
 
 from __future__ import annotations

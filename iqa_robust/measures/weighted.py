@@ -123,8 +123,8 @@ class _Groups:
         _, self.of_image = np.unique(values, return_inverse=True)
         self.order = np.argsort(self.of_image, kind="stable")
         """Images in the order of their groups."""
-        self._starts = np.flatnonzero(np.diff(self.of_image[self.order], prepend=-1))
-        self.ties = len(self._starts) < len(values)
+        self._last = np.flatnonzero(np.diff(self.of_image[self.order], append=-1))
+        self.ties = len(self._last) < len(values)
         """Whether any group has several images."""
 
     def totals(self, counts: np.ndarray) -> Floats:
@@ -133,7 +133,11 @@ class _Groups:
 
     def summed(self, ordered: Floats) -> Floats:
         """Sums over each group, (B, groups), of values (B, n) that are in `order`."""
-        return np.add.reduceat(ordered, self._starts, axis=1) if self.ties else ordered
+        if not self.ties:
+            return ordered
+        # Differences of a running sum, which is exact for whole numbers and fast for groups of one.
+        up_to = np.take(np.cumsum(ordered, axis=1), self._last, axis=1)
+        return np.diff(up_to, axis=1, prepend=0)
 
     def tied_pairs(self, counts: np.ndarray) -> Floats:
         """Pairs within one group, (B,)."""
