@@ -16,13 +16,13 @@ from iqa_robust.attacks.known import Known
 from iqa_robust.datasets.base import Dataset, Row
 from iqa_robust.defenses.base import Defense
 from iqa_robust.errors import DataError, IqaRobustError, StorageError
+from iqa_robust.harness.attack_setup import fit_attack, plan_targets
 from iqa_robust.harness.cost import clean_cost
 from iqa_robust.harness.decoded import Decoded
 from iqa_robust.harness.environment import environment, peak_memory_mb
 from iqa_robust.harness.image_rows import attack_columns, failed_row, image_frame, image_rows
 from iqa_robust.harness.kept import Kept
 from iqa_robust.harness.precision import FP32, Precision
-from iqa_robust.harness.prepare import fit_attack, plan_targets
 from iqa_robust.harness.probes import probe
 from iqa_robust.harness.store import Store
 from iqa_robust.harness.system import (
