@@ -257,21 +257,42 @@ class Attack(ABC):
         """
         best, best_score = x, torch.full_like(objective.score_clean, torch.nan)
         best_value = best_score
+        judged: list[tuple[torch.Tensor, torch.Tensor]] = []
+        if not self.control:
+            exact = model.info.deterministic and torch.equal(untouched, x)
+            still = objective.score_clean if exact else _scored(model, untouched, ref, seeds, judged)
+            judged.append((untouched, still))
         for candidate in candidates:
             image = snap(candidate, x, budget.norm, budget.eps)
-            adv = score(model, image, ref, seeds=[derive_seed(s, "adv") for s in seeds])
+            adv = _scored(model, image, ref, seeds, judged)
+            judged.append((image, adv))
             value = objective.judge.value(adv, objective.score_clean)
             wins = best_value.isnan() | (value > best_value)
             best = torch.where(wins.view(-1, 1, 1, 1), image, best)
             best_score, best_value = torch.where(wins, adv, best_score), torch.where(wins, value, best_value)
         if self.control:
             return best, best_score
-        if model.info.deterministic and torch.equal(untouched, x):
-            still = objective.score_clean
-        else:
-            still = score(model, untouched, ref, seeds=[derive_seed(s, "adv") for s in seeds])
         wins = objective.judge.value(still, objective.score_clean) >= best_value
         return torch.where(wins.view(-1, 1, 1, 1), untouched, best), torch.where(wins, still, best_score)
+
+
+def _scored(
+    model: IQAModel,
+    images: torch.Tensor,
+    ref: torch.Tensor | None,
+    seeds: list[int],
+    judged: list[tuple[torch.Tensor, torch.Tensor]],
+) -> torch.Tensor:
+    """Final scores (N,); those of images that are in `judged` with their scores are taken from there."""
+    known, scores = torch.zeros(len(images), dtype=torch.bool, device=images.device), images.new_zeros(len(images))
+    for others, of_others in judged:
+        same = (images == others).flatten(1).all(dim=1)
+        known, scores = known | same, torch.where(same, of_others, scores)
+    index = (~known).nonzero().squeeze(1)
+    if len(index):
+        chosen = [derive_seed(seeds[i], "adv") for i in index.tolist()]
+        scores[index] = score(model, images[index], None if ref is None else ref[index], seeds=chosen)
+    return scores
 
 
 def per_image(numbers: torch.Tensor | float, score_clean: torch.Tensor, what: str) -> torch.Tensor:

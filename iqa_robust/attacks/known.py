@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
 
-ROOM = 512 * 2**20
-"""Bytes of slopes kept; the oldest leave first."""
+ROOM = 32 * 2**20
+"""Bytes of slopes: those of some dozen images of a usual crop. The memory of a run must not grow with its images."""
 
 
 class Known:
@@ -22,8 +21,7 @@ class Known:
         """`room`: bytes of slopes to keep."""
         self._room = room
         self._scores: dict[int, float] = {}
-        self._slopes: OrderedDict[int, torch.Tensor] = OrderedDict()
-        self._held = 0
+        self._slopes: dict[int, torch.Tensor] = {}
 
     def scores(self, seeds: Sequence[int], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         """(N,) clean scores, float32; computed for the whole batch where one is missing."""
@@ -40,11 +38,8 @@ class Known:
         return torch.stack([self._slopes[seed] for seed in seeds])
 
     def keep_slopes(self, seeds: Sequence[int], slopes: torch.Tensor) -> None:
-        """Keep slopes (N, 3, H, W) while there is room."""
+        """Keep slopes (N, 3, H, W) while there is room; what came first stays."""
         for seed, slope in zip(seeds, slopes, strict=True):
-            if seed not in self._slopes:
+            if seed not in self._slopes and slope.nbytes <= self._room:
                 self._slopes[seed] = slope.clone()
-                self._held += slope.nbytes
-        while self._held > self._room:
-            _, left = self._slopes.popitem(last=False)
-            self._held -= left.nbytes
+                self._room -= slope.nbytes

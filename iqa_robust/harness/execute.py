@@ -16,12 +16,13 @@ from iqa_robust.attacks.known import Known
 from iqa_robust.datasets.base import Dataset, Row
 from iqa_robust.defenses.base import Defense
 from iqa_robust.errors import DataError, IqaRobustError, StorageError
+from iqa_robust.harness.attack_setup import fit_attack, plan_targets
 from iqa_robust.harness.cost import clean_cost
+from iqa_robust.harness.decoded import Decoded
 from iqa_robust.harness.environment import environment, peak_memory_mb
 from iqa_robust.harness.image_rows import attack_columns, failed_row, image_frame, image_rows
 from iqa_robust.harness.kept import Kept
 from iqa_robust.harness.precision import FP32, Precision
-from iqa_robust.harness.prepare import fit_attack, plan_targets
 from iqa_robust.harness.probes import probe
 from iqa_robust.harness.store import Store
 from iqa_robust.harness.system import (
@@ -51,6 +52,8 @@ class Job:
     attack: Attack
     device: torch.device
     precision: Precision = FP32
+    decoded: Decoded | None = None
+    """The images of the dataset that earlier jobs decoded."""
     kept: Kept = field(default_factory=Kept)
     """What earlier jobs on the same model left."""
     batch_size: int = 8
@@ -116,6 +119,7 @@ class _Runner:
         self.model = job.model.to(job.device)
         self.precision = job.precision.of(job.attack.access)
         self.systems: list[System] = []
+        self.decoded = job.decoded or Decoded(job.dataset)
         self.search: IQAModel | None = None
         self.done: list[dict[str, dict[str, Any]]] = [{} for _ in job.specs]
         self.probes = [job.kept.probes(spec) for spec in job.specs]
@@ -196,7 +200,7 @@ class _Runner:
         for rows in by_size.values():
             waiting: list[Any] = []
             failed: list[dict[str, Any]] = []
-            loaded = self.job.dataset.prefetch(rows)
+            loaded = self.decoded.items(rows)
             for row, item in zip(rows, loaded, strict=True):
                 if isinstance(item, DataError):
                     failed.append(failed_row(row, str(item)))

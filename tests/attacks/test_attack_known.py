@@ -54,12 +54,12 @@ def test_slopes_of_a_randomized_model_are_not_kept() -> None:
     assert not known._slopes
 
 
-def test_old_slopes_leave_when_there_is_no_room() -> None:
+def test_slopes_are_kept_while_there_is_room() -> None:
     slope = torch.ones(1, 3, 4, 4)
     known = Known(room=2 * slope.nbytes)
     for seed in range(3):
         known.keep_slopes([seed], slope * seed)
-    assert known.slopes([0]) is None
-    kept = known.slopes([1, 2])
+    assert known.slopes([2]) is None
+    kept = known.slopes([0, 1])
     assert kept is not None
-    assert kept[1].unique().tolist() == [2.0]
+    assert kept[1].unique().tolist() == [1.0]

@@ -13,6 +13,7 @@ import torch
 
 from iqa_robust.datasets.base import Dataset
 from iqa_robust.harness.components import make_attack, make_dataset, make_defense, make_model
+from iqa_robust.harness.decoded import Decoded
 from iqa_robust.harness.environment import prepare_numerics
 from iqa_robust.harness.execute import Job, run_job, run_part
 from iqa_robust.harness.executors.base import JobRequest
@@ -43,6 +44,7 @@ class Worker:
         self._models: OrderedDict[str, IQAModel] = OrderedDict()
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._datasets: OrderedDict[str, Dataset] = OrderedDict()
+        self._decoded: OrderedDict[str, Decoded] = OrderedDict()
 
     def run(self, task: Task, spent: float, advanced: Callable[[int], None]) -> Done:
         """Run a task.
@@ -66,6 +68,7 @@ class Worker:
             attack=make_attack(request.specs[0].attack),
             device=torch.device(request.device),
             precision=request.precision,
+            decoded=self._once(self._decoded, request.specs[0].dataset, lambda: Decoded(self.dataset(request))),
             kept=self._once(self._kept, _model_key(request), Kept),
             batch_size=request.batch_size,
             limited=request.limited,
