@@ -65,7 +65,8 @@ def test_some_columns_of_a_record(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "expected"), [(0, 10_000), (24, 10_000), (1_000, 10_000), (10_000, 1_000), (20_000, 500), (10**6, 500)]
+    ("n", "expected"),
+    [(0, 10_000), (24, 10_000), (500, 10_000), (1_000, 5_000), (10_000, 500), (20_000, 500), (10**6, 500)],
 )
 def test_the_resamples_of_a_board(n: int, expected: int) -> None:
     assert resampling.resamples_for(n) == expected
