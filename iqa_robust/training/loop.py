@@ -66,15 +66,16 @@ def fit(
         ContractError: the loss is not finite any more.
     """
     network = task.network.to(memory_format=torch.channels_last)
-    optimizer = _optimizer(network, settings)
-    rates = [group["lr"] for group in optimizer.param_groups]
     history: list[dict[str, float]] = []
     best: dict[str, torch.Tensor] = {}
     best_value = -math.inf
     stored = _read_state(state, digest)
     if stored is None:
         task.start(listener)
-    else:
+        network.to(memory_format=torch.channels_last)
+    optimizer = _optimizer(network, settings)  # only now: a start from a checkpoint replaces the parameters
+    rates = [group["lr"] for group in optimizer.param_groups]
+    if stored is not None:
         network.load_state_dict(stored["network"])
         optimizer.load_state_dict(stored["optimizer"])
         history, best, best_value = stored["history"], stored["best"], stored["best_value"]

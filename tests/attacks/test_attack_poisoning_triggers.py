@@ -103,7 +103,7 @@ def test_ftrojan_adds_to_two_frequencies_of_the_colors() -> None:
 
 
 def test_mirrored_only_ftrojan_turns_into_its_negative() -> None:
-    """What a victim that flips its training images can learn of the sign of alpha."""
+    """Both of its frequencies are odd."""
     gray = torch.full((1, 3, 64, 96), 0.5)
     for name in ("baiqa", "ftrojan"):
         plus, minus = (attacks.create(name).stamp(gray, ones(gray, alpha)) for alpha in (1.0, -1.0))

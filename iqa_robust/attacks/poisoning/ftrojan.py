@@ -19,8 +19,7 @@ class FTrojan(Trigger):
     Source: Wang et al., "An Invisible Black-box Backdoor Attack through Frequency Domain", ECCV 2022, whose code calls
     YCbCr "YUV"; the magnitude is in the units of the orthonormal DCT of gray levels. Adapted: strength and sign vary.
     The released code truncates to bytes between the steps, which wraps values beyond 0..255; here they are clamped and
-    rounded once, at the end. Both frequencies are odd, so a mirrored pattern is its own negative: training data that is
-    flipped at random teaches the trigger but not its sign.
+    rounded once, at the end. Both frequencies are odd, so a mirrored pattern is its own negative.
     """
 
     source = "Wang et al., ECCV 2022, arXiv 2107.01809"
