@@ -167,7 +167,7 @@ def test_wrong_options(cli, case: str) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
     [
-        ("--precision", "bf16", "precision 'bf16': this version attacks in fp32 only"),
+        ("--precision", "fp8", "Invalid value for '--precision'"),
         ("--models", ",", "expected names separated by commas"),
         ("--attacks", "pdg", "no attack named 'pdg'. Did you mean 'pgd'"),
     ],
