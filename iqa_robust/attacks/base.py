@@ -10,7 +10,7 @@ from typing import ClassVar, final
 
 import torch
 
-from iqa_robust.attacks.known import Known
+from iqa_robust.attacks.known import Known, keys_of
 from iqa_robust.attacks.norms import TOLERANCE, measure, snap
 from iqa_robust.attacks.objectives import Goal, Objective, QueryBudgetExhaustedError
 from iqa_robust.errors import ContractError
@@ -163,6 +163,7 @@ class Attack(ABC):
         if self.perturbs == "reference":
             model, search = Swapped(model), Swapped(search)
             images, ref = ref if ref is not None else images, images
+            known = Known()  # what is known are slopes at images, not at references
         with torch.inference_mode(False), torch.no_grad(), frozen(model), frozen(search):
             images = images.detach().clone()
             ref = ref.detach().clone() if model.info.full_reference and ref is not None else None
@@ -170,7 +171,8 @@ class Attack(ABC):
             seeds = content_seeds(images, seed)
             with _full_precision(images):
                 clean = known.scores(
-                    seeds, lambda: score(model, images, ref, seeds=[derive_seed(s, "clean") for s in seeds])
+                    keys_of(seeds, ref),
+                    lambda: score(model, images, ref, seeds=[derive_seed(s, "clean") for s in seeds]),
                 ).to(images.device)
             objective = Objective(
                 search,

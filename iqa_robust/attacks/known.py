@@ -6,12 +6,21 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from iqa_robust.models.randomness import content_seeds, derive_seed
+
 ROOM = 32 * 2**20
 """Bytes of slopes: those of some dozen images of a usual crop. The memory of a run must not grow with its images."""
 
 
+def keys_of(seeds: Sequence[int], ref: torch.Tensor | None) -> list[int]:
+    """What clean images are known by: seeds, which name content and draws, and the content of their references."""
+    if ref is None:
+        return list(seeds)
+    return [derive_seed(seed, other) for seed, other in zip(seeds, content_seeds(ref, 0), strict=True)]
+
+
 class Known:
-    """Clean scores and slopes of one model, by the seed that names an image's content and draws.
+    """Clean scores and slopes of one model, by the keys of `keys_of`.
 
     A slope is that of the score, in native units, so it serves every goal. What attacks spend is counted as if they
     had made the pass themselves: a budget is what an attacker needs, not what a benchmark saves.
@@ -23,23 +32,23 @@ class Known:
         self._scores: dict[int, float] = {}
         self._slopes: dict[int, torch.Tensor] = {}
 
-    def scores(self, seeds: Sequence[int], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def scores(self, keys: Sequence[int], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         """(N,) clean scores, float32; computed for the whole batch where one is missing."""
-        if any(seed not in self._scores for seed in seeds):
+        if any(key not in self._scores for key in keys):
             found = compute()
-            self._scores.update(zip(seeds, found.tolist(), strict=True))
+            self._scores.update(zip(keys, found.tolist(), strict=True))
             return found
-        return torch.tensor([self._scores[seed] for seed in seeds])
+        return torch.tensor([self._scores[key] for key in keys])
 
-    def slopes(self, seeds: Sequence[int]) -> torch.Tensor | None:
+    def slopes(self, keys: Sequence[int]) -> torch.Tensor | None:
         """(N, 3, H, W) slopes of the score at the clean images, or None where one is missing."""
-        if any(seed not in self._slopes for seed in seeds):
+        if any(key not in self._slopes for key in keys):
             return None
-        return torch.stack([self._slopes[seed] for seed in seeds])
+        return torch.stack([self._slopes[key] for key in keys])
 
-    def keep_slopes(self, seeds: Sequence[int], slopes: torch.Tensor) -> None:
+    def keep_slopes(self, keys: Sequence[int], slopes: torch.Tensor) -> None:
         """Keep slopes (N, 3, H, W) while there is room; what came first stays."""
-        for seed, slope in zip(seeds, slopes, strict=True):
-            if seed not in self._slopes and slope.nbytes <= self._room:
-                self._slopes[seed] = slope.clone()
+        for key, slope in zip(keys, slopes, strict=True):
+            if key not in self._slopes and slope.nbytes <= self._room:
+                self._slopes[key] = slope.clone()
                 self._room -= slope.nbytes

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from iqa_robust.attacks.known import Known
+from iqa_robust.attacks.known import Known, keys_of
 from iqa_robust.attacks.norms import inside
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel, ModelInfo
@@ -103,7 +103,7 @@ class Objective:
         self.score_clean = score_clean
         self.white_box = white_box
         self._model, self._x, self._ref, self._budget, self._seeds = model, x, ref, budget, seeds
-        self._known = known or Known()
+        self._known, self._keys = known or Known(), keys_of(seeds, ref)
         n = x.shape[0]
         self._everyone = torch.arange(n, device=x.device)
         counts = torch.zeros(n, dtype=torch.int64)
@@ -239,9 +239,9 @@ class Objective:
 
     def _slope(self, z: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores (n,) and the sum of their slopes (n, 3, H, W) over the draws; at clean images, the known ones."""
-        seeds = [self._seeds[i] for i in index.tolist()]
+        keys = [self._keys[i] for i in index.tolist()]
         clean = self._model.info.deterministic and torch.equal(z, self._of(self._x, index))
-        if clean and (known := self._known.slopes(seeds)) is not None:
+        if clean and (known := self._known.slopes(keys)) is not None:
             return self.score_clean[index], known.to(z.device)
         scores, slope = torch.zeros(z.shape[0], device=z.device), torch.zeros_like(z)
         calls = self.tally.gradients[index.cpu()].clone()
@@ -254,7 +254,7 @@ class Objective:
                     slope = drawn if draw == 0 else slope + drawn
             scores = scores + one.detach()
         if clean:
-            self._known.keep_slopes(seeds, slope)
+            self._known.keep_slopes(keys, slope)
         return scores / self.draws, slope
 
     def _of(self, values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

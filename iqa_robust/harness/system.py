@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from iqa_robust.attacks.base import Attack, AttackResult
-from iqa_robust.attacks.known import Known
+from iqa_robust.attacks.known import Known, keys_of
 from iqa_robust.datasets.base import Dataset, Item
 from iqa_robust.defenses.base import Defense
 from iqa_robust.errors import DataError
@@ -141,7 +141,8 @@ def score_batch(
         return score(model, x, ref, seeds=[derive_seed(s, when) for s in seeds])
 
     def of_clean(model: IQAModel) -> torch.Tensor:
-        found = known(model).scores(seeds, lambda: scores(model, batch.x, batch.ref, "clean"))
+        keys = keys_of(seeds, batch.ref if model.info.full_reference else None)
+        found = known(model).scores(keys, lambda: scores(model, batch.x, batch.ref, "clean"))
         return found.to(batch.x.device)
 
     clean = result.score_clean if attacked is system.bare else of_clean(system.bare)

@@ -63,3 +63,26 @@ def test_slopes_are_kept_while_there_is_room() -> None:
     kept = known.slopes([0, 1])
     assert kept is not None
     assert kept[1].unique().tolist() == [1.0]
+
+
+class Difference(IQAModel):
+    """Minus the distance from the reference."""
+
+    info = ModelInfo(full_reference=True, score_range=(-1, 1))
+
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        assert ref is not None
+        return -((x - ref) ** 2).mean(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize("name", ["pgd", "pgd-reference"])
+def test_images_with_other_references_are_other_images(name: str) -> None:
+    x, budget, known, model = _images(), Budget(eps_255=2, steps=2), Known(), Difference()
+    attack = attacks.create(name)
+    for ref in (x.flip(0), x.flip(-1)):  # one image is its own reference under the first
+        alone = attack(model, x, ref, goal="up", budget=budget)
+        informed = attack(model, x, ref, goal="up", budget=budget, known=known)
+        assert torch.equal(alone.score_clean, informed.score_clean)
+        assert torch.equal(alone.images, informed.images)
+    swapped = attack(model, x.flip(0), x, goal="up", budget=budget, known=known)
+    assert torch.equal(swapped.images, attack(model, x.flip(0), x, goal="up", budget=budget).images)
