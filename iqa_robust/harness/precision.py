@@ -29,7 +29,7 @@ PAYS = 1.1
 """The least gain in speed for which scores are rounded."""
 WORTH = 0.01
 """Seconds of a float32 gradient pass of the images below which nothing is gained: the attack's own arithmetic rules."""
-TRIAL = Budget(norm="linf", eps_255=2, steps=5)
+TRIAL = Budget(norm="linf", eps_255=2, steps=10)
 """The attack that is tried; also the size of the random change whose score is compared."""
 
 
