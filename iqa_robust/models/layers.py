@@ -129,7 +129,8 @@ def _passes(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> list[
     passes: list[_Pass] = []
 
     def note(layer: nn.Module, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> None:
-        passes.append(_Pass(layer, given[0], made))
+        if given:  # a layer that is called by keywords alone stays as it is
+            passes.append(_Pass(layer, given[0], made))
 
     kinds = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
     hooks = [layer.register_forward_hook(note) for layer in model.modules() if type(layer) in kinds]

@@ -18,7 +18,7 @@ def prepare(model: IQAModel, precision: str, x: torch.Tensor, ref: torch.Tensor 
 
     The network is copied, the model is not edited. With `bf16`, scores are rounded by some thousandths of their range.
     A model made of others, such as one behind a purifier, is returned as it is: wrap the defense around the prepared
-    model, so that the purifier computes in float32 as before.
+    model, so that the purifier computes in float32 as before. So is a model that cannot be copied.
 
     Args:
         model: any model.
@@ -35,8 +35,12 @@ def prepare(model: IQAModel, precision: str, x: torch.Tensor, ref: torch.Tensor 
         return WrappedModel(prepare(model.model, precision, x, ref), model.info)
     if any(isinstance(part, IQAModel) for part in model.modules() if part is not model):
         return model
+    try:
+        made = copy.deepcopy(model)
+    except Exception:  # whatever a model holds (a lock, a tensor with a history), it can be attacked as it is
+        return model
     with torch.no_grad():
-        made = copy.deepcopy(model).eval().requires_grad_(False)
+        made = made.eval().requires_grad_(False)
         made = fold_batch_norms(made, x, ref).to(memory_format=torch.channels_last)
         straighten_attention(made)
         if precision == "bf16":

@@ -11,49 +11,22 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from killed_track import board, track_text
 
 from iqa_robust.records import read_records
 
-TRACK = """name = "killed"
-version = 1
-title = "A track to be killed"
-batch_size = 2
 
-[dataset]
-name = "photos"
-params = {{ split = "test", limit = 6, crop = 96 }}
-
-[[models]]
-name = "ssim"
-score_range = [0.0, 1.0]
-
-[[defenses]]
-name = "none"
-
-[[defenses]]
-name = "gaussian"
-
-[[attacks]]
-name = "noise"
-
-[[attacks]]
-name = "pgd"
-eps_255 = [1, 2]
-steps = {steps}
-"""
+def _track(steps: int) -> str:
+    return track_text(limit=6, crop=96, radii=[1, 2], steps=steps)
 
 
 def _command(track: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "iqa_robust", "run", str(track), "--out", str(out)]
 
 
-def _board(out: Path) -> pd.DataFrame:
-    return pd.read_csv(out / "board.csv").drop(columns="seconds")
-
-
 def _kill_and_resume(tmp_path: Path, moments: int, steps: int, seed: int) -> None:
     track = tmp_path / "killed.toml"
-    track.write_text(TRACK.format(steps=steps))
+    track.write_text(_track(steps))
     start = time.monotonic()
     subprocess.run(_command(track, tmp_path / "whole"), check=True, capture_output=True, timeout=600)
     whole = time.monotonic() - start
@@ -68,7 +41,7 @@ def _kill_and_resume(tmp_path: Path, moments: int, steps: int, seed: int) -> Non
             process.wait()
         kept = {path: path.read_bytes() for path in out.glob("runs/*.parts/*.parquet")}
         subprocess.run(_command(track, out), check=True, capture_output=True, timeout=600)
-        pd.testing.assert_frame_equal(_board(out), _board(tmp_path / "whole"), check_exact=True)
+        pd.testing.assert_frame_equal(board(out), board(tmp_path / "whole"), check_exact=True)
         assert not list(out.rglob("*.parts")), "parts of finished cells must go"
         # What had been finished was used: the rows of every kept part are in the final records, byte for byte.
         records = {record.digest: record for record in read_records(out)}
@@ -88,7 +61,7 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
 
 def test_ctrl_c_says_so_and_leaves_with_130(tmp_path: Path) -> None:
     track = tmp_path / "killed.toml"
-    track.write_text(TRACK.format(steps=400))
+    track.write_text(_track(400))
     process = subprocess.Popen(
         _command(track, tmp_path / "out"),
         stdout=subprocess.DEVNULL,

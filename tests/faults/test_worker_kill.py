@@ -13,36 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from killed_track import board, track_text
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers in /proc")
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `ray`")
 
-TRACK = """name = "killed"
-version = 1
-title = "A track to be killed"
-batch_size = 2
-
-[dataset]
-name = "photos"
-params = { split = "test", limit = 8, crop = 64 }
-
-[[models]]
-name = "ssim"
-score_range = [0.0, 1.0]
-
-[[defenses]]
-name = "none"
-
-[[defenses]]
-name = "gaussian"
-
-[[attacks]]
-name = "noise"
-
-[[attacks]]
-name = "pgd"
-steps = 40
-"""
 PROCESSES = ("--workers", "2")
 RAY = ("--executor", "ray", "--workers", "2")
 
@@ -50,7 +25,7 @@ RAY = ("--executor", "ray", "--workers", "2")
 @pytest.fixture(scope="module")
 def track(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("track") / "killed.toml"
-    path.write_text(TRACK)
+    path.write_text(track_text(limit=8, crop=64, radii=[4], steps=40))
     return path
 
 
@@ -66,10 +41,6 @@ def start(track: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "iqa_robust", "run", str(track), "--out", str(out), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-
-
-def board(out: Path) -> pd.DataFrame:
-    return pd.read_csv(out / "board.csv").drop(columns="seconds")
 
 
 def descendants(pid: int) -> list[int]:

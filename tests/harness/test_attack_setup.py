@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from brightness import Brightness
 
 import iqa_robust as ir
 from iqa_robust.attacks.base import Attack
@@ -23,15 +24,6 @@ from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget, Component, RunRecord, RunSpec
 
 PHOTOS = ir.datasets.create("photos", limit=5, crop=48)
-
-
-class Brightness(IQAModel):
-    """The mean of the image: every shift is known in closed form."""
-
-    info = ModelInfo(score_range=(0.0, 1.0))
-
-    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
-        return x.mean(dim=(1, 2, 3))
 
 
 class Darker(IQAModel):

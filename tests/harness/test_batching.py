@@ -48,3 +48,11 @@ def test_peak_counts_what_lives_at_once() -> None:
 def test_a_model_without_a_slope_can_be_measured() -> None:
     constant = models.wrap(lambda x: torch.zeros(len(x)))
     assert images_at_once(constant, _batch(), asked=4) == 4
+
+
+def test_a_model_that_fails_is_left_to_its_cells() -> None:
+    class Broken(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise ValueError("out of order")
+
+    assert images_at_once(models.wrap(Broken()), _batch(), asked=4) == 4

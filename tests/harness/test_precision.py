@@ -85,6 +85,15 @@ def test_a_model_that_fails_in_bfloat16_is_attacked_in_float32() -> None:
     assert "not implemented for 'BFloat16'" in chosen.reason
 
 
+@pytest.mark.parametrize("error", [ValueError, TypeError])
+def test_a_model_that_always_fails_does_not_end_the_run_before_its_cells(error: type[Exception]) -> None:
+    class Broken(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise error("out of order")
+
+    assert decide(models.wrap(Broken()), _batch()) == Precision(reason="bf16 fails (out of order)")
+
+
 def test_a_model_that_rounding_would_protect_is_attacked_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "WORTH", 0.0)
     monkeypatch.setattr(precision, "PAYS", 0.0)  # speed must not be what decides

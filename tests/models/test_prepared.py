@@ -173,6 +173,25 @@ def test_transformer_keeps_its_scores_and_slopes() -> None:
     torch.testing.assert_close(prepare(model, "bf16", x[:1])(x), model(x), rtol=0.02, atol=0.02)
 
 
+def test_a_model_that_cannot_be_copied_is_returned_as_it_is() -> None:
+    model = _model()
+    model.kept = next(model.parameters()) * 2  # a tensor with a history
+    assert prepare(model, "bf16", _images(1)) is model
+
+
+def test_a_layer_called_by_keywords_keeps_its_result() -> None:
+    class Keywords(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 2, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(input=x).mean(dim=(1, 2, 3))
+
+    model, x = models.wrap(Keywords()), _images()
+    torch.testing.assert_close(prepare(model, "fp32", x[:1])(x), model(x), rtol=1e-4, atol=1e-6)
+
+
 def test_unknown_precision_is_refused() -> None:
     with pytest.raises(ContractError, match=r"^precision: expected one of fp32, bf16, got 'fp16'\.$"):
         prepare(_model(), "fp16", _images(1))

@@ -155,13 +155,11 @@ class _Supplied(Worker):
         """What the next task needs."""
         self._supplies = supplies
 
-    def model(self, request: JobRequest) -> IQAModel:
+    def made(self, request: JobRequest) -> IQAModel:
         """The model as the driver made it."""
         assert self._supplies is not None
-        reference, spec = self._supplies.model, request.specs[0]
-        if reference is None:
-            return super().model(request)
-        return self._once(self._models, (spec.model, spec.score_range), lambda: self._get(reference))
+        reference = self._supplies.model
+        return super().made(request) if reference is None else self._get(reference)
 
     def dataset(self, request: JobRequest) -> Dataset:
         """The dataset as the driver read it."""

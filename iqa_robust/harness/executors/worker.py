@@ -84,14 +84,18 @@ class Worker:
 
     def model(self, request: JobRequest) -> IQAModel:
         """The model of a job, made once."""
-        spec = request.specs[0]
 
-        def made() -> IQAModel:
-            model = make_model(spec.model, spec.score_range)
+        def laid_out() -> IQAModel:
+            model = self.made(request)
             # Convolutions on a CPU are up to twice as fast in this layout, in float32, too.
             return model.to(memory_format=torch.channels_last) if request.device == "cpu" else model
 
-        return self._once(self._models, _model_key(request), made)
+        return self._once(self._models, _model_key(request), laid_out)
+
+    def made(self, request: JobRequest) -> IQAModel:
+        """A new model for a job."""
+        spec = request.specs[0]
+        return make_model(spec.model, spec.score_range)
 
     def dataset(self, request: JobRequest) -> Dataset:
         """The dataset of a job, made once."""
