@@ -25,7 +25,7 @@ RAY = ("--executor", "ray", "--workers", "2")
 @pytest.fixture(scope="module")
 def track(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("track") / "killed.toml"
-    path.write_text(track_text(limit=8, crop=64, radii=[4], steps=40))
+    path.write_text(track_text(limit=8, crop=64, radii=[4], steps=120))
     return path
 
 
@@ -40,7 +40,13 @@ def whole(track: Path) -> pd.DataFrame:
 def start(track: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "iqa_robust", "run", str(track), "--out", str(out), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )
 
 
 def descendants(pid: int) -> list[int]:
