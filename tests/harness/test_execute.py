@@ -270,3 +270,15 @@ def test_evaluate_leaves_the_model_as_it_was() -> None:
     ir.evaluate(module, PHOTOS, Brighten())
     assert all(part.training for part in module.modules())
     assert all(value.equal(before[name]) for name, value in module.state_dict().items())
+
+
+def test_evaluate_hashes_the_tensors_of_a_network_with_batch_norm() -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.AdaptiveAvgPool2d(1))
+    module.append(torch.nn.Flatten()).append(torch.nn.Linear(2, 1))  # `num_batches_tracked` is a scalar
+    first = ir.evaluate(ir.models.wrap(module.eval()), PHOTOS, Brighten(), budget=ir.Budget(eps_255=2))
+    with torch.no_grad():
+        module[-1].bias += 1
+    second = ir.evaluate(ir.models.wrap(module), PHOTOS, Brighten(), budget=ir.Budget(eps_255=2))
+    assert first.measures()["shift_mean"] == pytest.approx(second.measures()["shift_mean"], abs=1e-5)  # float32
+    assert first.record.spec.weights_sha256 != second.record.spec.weights_sha256
