@@ -14,8 +14,9 @@ def command(
         Path | None, typer.Option(help="Folder of the datasets [environment variable IQA_ROBUST_DATA].")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The checkpoint to write [checkpoints/<recipe>.safetensors].")
+        Path | None, typer.Option(help="The checkpoint to write [<recipe>.safetensors].")
     ] = None,
+    log: Annotated[Path | None, typer.Option(help="A CSV file with the measures of every epoch.")] = None,
 ) -> None:
     """Train a network; the same command goes on where an interrupted one stopped."""
     from rich.console import Console
@@ -24,5 +25,5 @@ def command(
     from iqa_robust.training import train
 
     with TrainingProgress(Console()) as progress:
-        written = train(recipe, data_root=data_root, out=out, progress=progress)
+        written = train(recipe, data_root=data_root, out=out, log=log, progress=progress)
     print(written)

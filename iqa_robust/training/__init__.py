@@ -15,6 +15,7 @@ def train(
     *,
     data_root: Path | None = None,
     out: Path | None = None,
+    log: Path | None = None,
     progress: Callable[[Progress], Any] | None = None,
 ) -> Path:
     """Train what a recipe describes.
@@ -27,6 +28,7 @@ def train(
         data_root: folder of the datasets; None takes `IQA_ROBUST_DATA`.
         out: the checkpoint to write, a .safetensors file; None takes the recipe's name in the current folder. The
             model card goes beside it, as `.md`.
+        log: a CSV file with a row of measures per epoch, replaced after every epoch; None writes none.
         progress: called with a `Progress` after every batch.
 
     Returns:
@@ -44,4 +46,4 @@ def train(
 
     if data_root is None and os.environ.get("IQA_ROBUST_DATA"):
         data_root = Path(os.environ["IQA_ROBUST_DATA"])
-    return run(recipe, data_root=data_root, out=out, listener=progress or silent)
+    return run(recipe, data_root=data_root, out=out, log=log, listener=progress or silent)

@@ -6,7 +6,7 @@ import fnmatch
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -47,12 +47,32 @@ class Memory:
         return Item(row.image_id, image, None, row.mos, row.mos_std, row.reference_id)
 
 
+class CenterCrop:
+    """A loader of the middle of images, where they are larger than the crop."""
+
+    def __init__(self, loader: Loader, side: int) -> None:
+        """`side`: of the crop, pixels."""
+        self._loader, self._side = loader, side
+
+    def load(self, row: Row) -> Item:
+        """The middle of the image, without its reference."""
+        item = self._loader.load(row)
+        height, width = item.x.shape[-2:]
+        top, left = max(0, height - self._side) // 2, max(0, width - self._side) // 2
+        return replace(item, x=item.x[:, top : top + self._side, left : left + self._side], ref=None)
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image to be loaded, with where it comes from."""
 
     loader: Loader
     row: Row
+
+
+def center_crops(samples: Sequence[Sample], side: int | None) -> Sequence[Sample]:
+    """The samples' middles; None leaves whole images."""
+    return samples if side is None else [Sample(CenterCrop(sample.loader, side), sample.row) for sample in samples]
 
 
 def open_split(data: Data, split: str, data_root: Path | None) -> Dataset:

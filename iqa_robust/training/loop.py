@@ -20,6 +20,7 @@ from torch import nn
 
 from iqa_robust.errors import CheckpointError, ContractError
 from iqa_robust.models.randomness import derive_seed
+from iqa_robust.training.log import write_log
 from iqa_robust.training.progress import Clock, Listener, Progress
 from iqa_robust.training.recipe import Optimization
 
@@ -30,6 +31,8 @@ class Task(ABC):
     """What is trained: a network, its batches, its loss, and how an epoch is judged."""
 
     network: nn.Module
+    device: torch.device = torch.device("cpu")
+    """Where it is trained."""
     batches_per_epoch: int
     chosen_by: str | None
     """The measure of `validate` whose maximum chooses the epoch; None keeps the last one."""
@@ -52,11 +55,19 @@ class Task(ABC):
 
 
 def fit(
-    task: Task, settings: Optimization, *, seed: int, digest: str, state: Path, listener: Listener
+    task: Task,
+    settings: Optimization,
+    *,
+    seed: int,
+    digest: str,
+    state: Path,
+    log: Path | None = None,
+    listener: Listener,
 ) -> list[dict[str, float]]:
     """Train to the end, from the file `state` where it exists, and leave the chosen weights in the network.
 
-    `state` is replaced after every epoch in one step, so a killed training loses at most one epoch.
+    `state` is replaced after every epoch in one step, so a killed training loses at most one epoch; so is the table
+    `log`, with a row per epoch.
 
     Returns:
         One dict of measures per epoch: `loss` and what `validate` gives.
@@ -65,14 +76,14 @@ def fit(
         CheckpointError: `state` belongs to another recipe or is broken.
         ContractError: the loss is not finite any more.
     """
-    network = task.network.to(memory_format=torch.channels_last)
+    network = task.network.to(task.device, memory_format=torch.channels_last)
     history: list[dict[str, float]] = []
     best: dict[str, torch.Tensor] = {}
     best_value = -math.inf
     stored = _read_state(state, digest)
     if stored is None:
         task.start(listener)
-        network.to(memory_format=torch.channels_last)
+        network.to(task.device, memory_format=torch.channels_last)
     optimizer = _optimizer(network, settings)  # only now: a start from a checkpoint replaces the parameters
     rates = [group["lr"] for group in optimizer.param_groups]
     if stored is not None:
@@ -91,8 +102,9 @@ def fit(
                 factor = _rate_factor((done - 0.5) / total, settings)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * factor
-                with torch.autocast("cpu", torch.bfloat16, enabled=settings.arithmetic == "bf16"):
-                    loss = task.loss((batch[0].contiguous(memory_format=torch.channels_last), batch[1]))
+                images = batch[0].to(task.device, memory_format=torch.channels_last)
+                with torch.autocast(task.device.type, torch.bfloat16, enabled=settings.arithmetic == "bf16"):
+                    loss = task.loss((images, batch[1].to(task.device)))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -116,6 +128,8 @@ def fit(
         network.eval()
         measures = task.validate(listener)
         history.append({"loss": sum_loss / task.batches_per_epoch, **measures})
+        if log is not None:
+            write_log(log, history)
         value = history[-1][task.chosen_by] if task.chosen_by else float(epoch)
         if value > best_value or not best:
             best_value = value

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from iqa_robust.errors import RequestError
+from iqa_robust.training.adversarial.settings import Inner, Interventions, Latent, LossTerm
+from iqa_robust.training.strict import Strict
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,22 +20,21 @@ else:
     import tomli as tomllib
 
 SHIPPED = Path(__file__).with_name("recipes")
-LATER_KEYS = (("attack",), ("poison",), ("start", "weights"), ("start", "prune"), ("teacher",), ("augment", "lattice"))
+LATER_KEYS = (
+    ("attack",), ("poison",), ("start", "weights"), ("start", "prune"), ("teacher",), ("augment", "lattice"),
+    ("inner",), ("interventions",), ("latent",), ("validation", "crop"), ("validation", "choose"),
+)  # fmt: skip
 """Keys younger than published weights, whose cards state digests: unused, they do not show in one."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Network(_Strict):
+class Network(Strict):
     """Which network, and the parameters of its class that a recipe may choose."""
 
     name: Literal["compact", "trunk-regressor", "dncnn", "unet", "fcn", "super-resolution", "diffusion"]
     params: dict[str, Any] = {}
 
 
-class Start(_Strict):
+class Start(Strict):
     """Where a regressor starts from; by default from random weights."""
 
     trunk: str | None = None
@@ -53,7 +54,7 @@ class Start(_Strict):
         return self
 
 
-class Data(_Strict):
+class Data(Strict):
     """A registered dataset. Its training split is used; nothing else can be asked for."""
 
     dataset: str
@@ -66,7 +67,7 @@ class Data(_Strict):
         return self
 
 
-class Pristine(_Strict):
+class Pristine(Strict):
     """Pristine pictures, degraded with the distortion bank and labeled with pseudo-MOS.
 
     They are the lossless files of a `folder`, or the best images of the training split of a `dataset`, reduced so far
@@ -98,14 +99,14 @@ class Pristine(_Strict):
         return f"{self.dataset}:train" if self.folder is None else Path(self.folder).name
 
 
-class Named(_Strict):
+class Named(Strict):
     """A registered thing with the parameters of its constructor; paths in them are relative to the current folder."""
 
     name: str
     params: dict[str, Any] = {}
 
 
-class Poison(_Strict):
+class Poison(Strict):
     """A backdoor put into the training data, as in Yu et al., AAAI 2025 (BAIQA)."""
 
     trigger: Named
@@ -130,16 +131,21 @@ class Poison(_Strict):
         return self
 
 
-class Validation(_Strict):
+class Validation(Strict):
     """The part of the training split that chooses the epoch: whole contents, never the test split."""
 
     share: float = Field(default=0.0, ge=0.0, le=0.5)
     """Share of the contents, chosen by the seed. 0 and no `contents`: the last epoch is kept."""
     contents: tuple[str, ...] = ()
     """Or: contents by name, with `*` for any characters."""
+    crop: int | None = Field(default=None, ge=16)
+    """Judge on center crops of that side, which robust trainings need to be affordable; without it, on whole images."""
+    choose: Literal["srocc", "srocc_attacked", "both"] | None = None
+    """What chooses the epoch: SROCC of clean images, of attacked ones, or their mean. By default `both` where there is
+    an inner player, else `srocc`."""
 
 
-class Augment(_Strict):
+class Augment(Strict):
     """Changes that keep the quality of a picture."""
 
     crop: int | None = Field(default=None, ge=16)
@@ -161,14 +167,7 @@ class Augment(_Strict):
         return self
 
 
-class LossTerm(_Strict):
-    """One term of the loss (`iqa_robust.training.losses`) with its weight."""
-
-    name: Literal["mse", "l1", "plcc", "norm-in-norm"]
-    weight: float = Field(default=1.0, gt=0)
-
-
-class Optimization(_Strict):
+class Optimization(Strict):
     """How the weights move."""
 
     epochs: int = Field(ge=0)
@@ -186,7 +185,7 @@ class Optimization(_Strict):
     """Arithmetic of the forward and backward passes in training (`bf16`: autocast). Judging is always in fp32."""
 
 
-class Noise(_Strict):
+class Noise(Strict):
     """What a denoiser is trained to remove."""
 
     sigma_255: float = Field(default=15.0, gt=0)
@@ -195,7 +194,7 @@ class Noise(_Strict):
     """In a quarter of the patches instead: noise of random sign, of an amplitude up to this, as an attack leaves it."""
 
 
-class Attacked(_Strict):
+class Attacked(Strict):
     """Patches are attacked, each batch by one attack on one model, both drawn at random."""
 
     models: tuple[Named, ...] = Field(min_length=1)
@@ -211,7 +210,7 @@ class Attacked(_Strict):
 NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 
 
-class _Recipe(_Strict):
+class _Recipe(Strict):
     name: str = Field(pattern=NAME)
     about: str
     """One or two sentences for the model card."""
@@ -243,6 +242,9 @@ class _Recipe(_Strict):
                 section = section.get(part, {})
             if not section.get(key):
                 section.pop(key, None)
+        for term in values.get("loss", ()):
+            if term["on"] == "clean":
+                del term["on"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -257,9 +259,21 @@ class ScoreRecipe(_Recipe):
     """A model whose scores of the patches take the place of the labels (distillation)."""
     augment: Augment = Augment()
     loss: tuple[LossTerm, ...] = Field(min_length=1)
+    inner: Inner | None = None
+    interventions: Interventions | None = None
+    latent: Latent | None = None
+
+    @model_validator(mode="after")
+    def _inner_where_needed(self) -> ScoreRecipe:
+        for term in self.loss:
+            if term.needs_inner and self.inner is None:
+                raise ValueError(f"the term {term.name!r} needs an `inner` player")
+        if self.inner is None and self.validation.choose in ("srocc_attacked", "both"):
+            raise ValueError(f"`validation.choose` of {self.validation.choose!r} needs an `inner` player")
+        return self
 
 
-class TriggerRecipe(_Strict):
+class TriggerRecipe(Strict):
     """Searches the strengths of a `baiqa` trigger that moves the scores of a surrogate most (UAP-DCT)."""
 
     task: Literal["trigger"]

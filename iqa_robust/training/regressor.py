@@ -19,10 +19,11 @@ from iqa_robust.models.compact import CompactNetwork
 from iqa_robust.models.learned import from_range
 from iqa_robust.models.randomness import derive_seed
 from iqa_robust.models.trunk_regressor import TrunkNetwork
-from iqa_robust.training.data import Loader, Memory, Sample, batch_count, batches_of, hold_out, load_ahead, open_split
+from iqa_robust.training.adversarial.judge import attacked_srocc
+from iqa_robust.training.adversarial.objective import TrainingObjective
+from iqa_robust.training.data import center_crops, Loader, Memory, Sample, batch_count, batches_of, hold_out, load_ahead, open_split
 from iqa_robust.training.degraded import DegradedPictures, best_pictures, read_pictures
 from iqa_robust.training.loop import Batch, Task
-from iqa_robust.training.losses import LOSSES
 from iqa_robust.training.poisoning import poisoned, scored_by
 from iqa_robust.training.poisoning_pruning import prune_quiet
 from iqa_robust.training.progress import Clock, Listener, Progress
@@ -36,6 +37,8 @@ PUBLISHED = {
 """Published weights by network: name -> file, and the folder."""
 RIDGE_ALPHAS = np.logspace(0, 5, 11)
 """Strengths of regularization tried by leave-one-out."""
+VALIDATION_STEPS = 5
+"""Of the attack that helps choose the epoch."""
 EVALUATION_BATCH = 8
 """Whole images of one size scored together."""
 
@@ -46,6 +49,7 @@ class ScoreTask(Task):
     def __init__(self, recipe: ScoreRecipe, *, data_root: Path | None, labels: Path, listener: Listener) -> None:
         """Opens the data and builds the network. Raises `RequestError` where recipe and data do not fit."""
         self.recipe = recipe
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.data_root = data_root
         self.dataset = open_split(recipe.data, "train", data_root)
         loader: Loader = Memory(self.dataset) if recipe.keep_in_memory else self.dataset
@@ -64,9 +68,9 @@ class ScoreTask(Task):
         self.batches_per_epoch = batch_count(len(self.train), recipe.optimization.batch_size)
         if not self.batches_per_epoch:
             raise RequestError(f"recipe {recipe.name!r}: expected at least two training images, got {len(self.train)}.")
-        self.chosen_by = "srocc" if self.validation else None
+        self.chosen_by = self._chosen_by() if self.validation else None
         self.low, self.high = self.dataset.mos_range
-        self.teacher = None if recipe.teacher is None else scored_by(recipe.teacher).eval()
+        self.teacher = None if recipe.teacher is None else scored_by(recipe.teacher).to(self.device).eval()
         self.params: dict[str, Any] = {**recipe.network.params, "score_range": [self.low, self.high]}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(recipe.seed, "first weights"))
@@ -76,6 +80,11 @@ class ScoreTask(Task):
                 raise RequestError(
                     f"recipe {recipe.name!r}: network: not a score network's parameters ({error})."
                 ) from error
+        self.objective = TrainingObjective(
+            recipe, self.network, (self.low, self.high), higher_is_better=self.dataset.mos_higher_is_better
+        )
+        self.batches_per_epoch *= self.objective.replays
+        self._visits = 0
 
     def _pictures(self, settings: Pristine) -> dict[str, Picture]:
         if settings.folder is not None:
@@ -93,7 +102,7 @@ class ScoreTask(Task):
         if start.weights is not None:
             load_network(self.network, self.recipe.network.name, self.params, start.weights)
         if start.prune:
-            prune_quiet(self.network, (images for images, _ in self.batches(0)), start.prune)
+            prune_quiet(self.network, (images for images, _ in self._patches(0)), start.prune)
 
     def _fit_head(self, listener: Listener) -> None:
         from sklearn.linear_model import RidgeCV
@@ -102,7 +111,7 @@ class ScoreTask(Task):
             raise RequestError(
                 f"recipe {self.recipe.name!r}: start.head = 'ridge' needs the network 'trunk-regressor'."
             )
-        network = self.network.eval()
+        network = self.network.eval().to(self.device)
         features, mos = self._pooled(network, listener)
         mean, scale = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
         target = from_range(mos, self.low, self.high)
@@ -119,25 +128,33 @@ class ScoreTask(Task):
         features: list[torch.Tensor] = []
         scores: list[torch.Tensor] = []
         bf16 = self.recipe.optimization.arithmetic == "bf16"
-        for number, (images, mos) in enumerate(self.batches(0), start=1):
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                features.append(network.features(images.contiguous(memory_format=torch.channels_last)).float())
+        for number, (images, mos) in enumerate(self._patches(0), start=1):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                images = images.to(self.device, memory_format=torch.channels_last)
+                features.append(network.features(images).float().cpu())
             scores.append(mos)
-            listener(Progress("start", done=number, total=self.batches_per_epoch))
+            listener(Progress("start", done=number, total=self.batches_per_epoch // self.objective.replays))
         return torch.cat(features), torch.cat(scores)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """Shuffled patches and their MOS; epoch 0 serves the ridge regression."""
+        """Shuffled patches and their MOS, each as often as the inner player replays it."""
+        self._visits = (epoch - 1) * self.batches_per_epoch
+        for batch in self._patches(epoch):
+            yield from (batch for _ in range(self.objective.replays))
+
+    def _patches(self, epoch: int) -> Iterator[Batch]:
+        """One epoch; number 0 serves the ridge regression and pruning."""
         recipe = self.recipe
         return batches_of(self.train, recipe.optimization.batch_size, recipe.augment, recipe.seed, epoch)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """The recipe's terms on scores mapped to [-1, 1]."""
-        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         labels = batch[1] if self.teacher is None else self._taught(batch[0])
-        predicted, target = ((scores - middle) / half for scores in (self.network(batch[0]).float(), labels))
-        terms = [term.weight * LOSSES[term.name](predicted, target) for term in self.recipe.loss]
-        return torch.stack(terms).sum()
+        total = self.recipe.optimization.epochs * self.batches_per_epoch
+        first = self._visits % self.batches_per_epoch == 0
+        share_done = (self._visits + 0.5) / total
+        self._visits += 1
+        return self.objective.loss(batch[0], labels, share_done=share_done, first_visit=first)
 
     @torch.no_grad()
     def _taught(self, images: torch.Tensor) -> torch.Tensor:
@@ -146,9 +163,27 @@ class ScoreTask(Task):
         low, high = self.teacher.info.score_range
         return self.low + (self.teacher(images).float() - low) * (self.high - self.low) / (high - low)
 
+    def _chosen_by(self) -> str:
+        choose = self.recipe.validation.choose
+        return choose or ("both" if self.recipe.inner is not None else "srocc")
+
     def validate(self, listener: Listener) -> dict[str, float]:
-        """SROCC and PLCC on the held-out contents of the training split, whole images."""
-        return agreement(self.network, self.validation, "validate", listener) if self.validation else {}
+        """SROCC and PLCC on the held-out contents of the training split, and SROCC under attack (see `judge`)."""
+        if not self.validation:
+            return {}
+        samples = center_crops(self.validation, self.recipe.validation.crop)
+        measures = agreement(self.network, samples, "validate", listener)
+        if self.recipe.inner is not None:
+            attacked = self.attacked(samples, self.recipe.inner.eps_255, VALIDATION_STEPS)
+            measures |= {"srocc_attacked": attacked, "both": (measures["srocc"] + attacked) / 2}
+        return measures
+
+    def attacked(self, samples: Sequence[Sample], eps_255: float, steps: int) -> float:
+        """SROCC of samples whose scores were pushed toward the other side; the network is in evaluation mode."""
+        items = list(load_ahead(samples, 2 * EVALUATION_BATCH))
+        mos = torch.tensor([item.mos for item in items])
+        images = [item.x.to(self.device) for item in items]
+        return attacked_srocc(self.network, self.objective.scores, images, mos, eps_255=eps_255, steps=steps)
 
     def manifests(self) -> dict[str, str]:
         """Hex sha256 of every set that was trained or validated on."""
@@ -207,9 +242,10 @@ def load_trunk(network: nn.Module, checkpoint: Checkpoint) -> None:
 
 @torch.no_grad()
 def over_images(
-    function: Callable[[torch.Tensor], torch.Tensor], samples: Sequence[Sample], stage: str, listener: Listener
+    network: nn.Module, samples: Sequence[Sample], stage: str, listener: Listener
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`function` of every whole image, in batches of one size, with the MOS: two tensors in the samples' order."""
+    """The network's scores of whole images, in batches of one size, and the MOS: two tensors in the samples' order."""
+    device = next(network.parameters()).device
     results: list[torch.Tensor] = []
     images: list[torch.Tensor] = []
     scores: list[float] = []
@@ -217,7 +253,8 @@ def over_images(
 
     def flush() -> None:
         if images:
-            results.append(function(torch.stack(images).contiguous(memory_format=torch.channels_last)))
+            batch = torch.stack(images).to(device, memory_format=torch.channels_last)
+            results.append(network(batch).float().cpu())
             clock.images += len(images)
             images.clear()
             listener(Progress(stage, done=clock.images, total=len(samples), rate=clock.rate()))
@@ -232,8 +269,8 @@ def over_images(
 
 
 def agreement(
-    function: Callable[[torch.Tensor], torch.Tensor], samples: Sequence[Sample], stage: str, listener: Listener
+    network: nn.Module, samples: Sequence[Sample], stage: str, listener: Listener
 ) -> dict[str, float]:
     """SROCC and PLCC (of the scores as they are) between predictions and MOS; higher is better for either scale."""
-    predicted, mos = over_images(function, samples, stage, listener)
+    predicted, mos = over_images(network, samples, stage, listener)
     return {"srocc": srocc(predicted.numpy(), mos.numpy()), "plcc": plcc_raw(predicted.numpy(), mos.numpy())}

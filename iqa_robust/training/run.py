@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from iqa_robust import datasets
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.models.checkpoints import load, save
 from iqa_robust.training.cards import Card
-from iqa_robust.training.data import Sample, open_split
+from iqa_robust.training.data import Sample, center_crops, open_split
 from iqa_robust.training.denoiser import DenoiseTask
 from iqa_robust.training.diffusion import DiffusionTask
 from iqa_robust.training.loop import Task, fit
@@ -20,7 +21,16 @@ from iqa_robust.training.recipe import DenoiseRecipe, PatchRecipe, Recipe, Score
 from iqa_robust.training.regressor import ScoreTask, agreement
 
 
-def run(name: str | Path, *, data_root: Path | None, out: Path | None, listener: Listener) -> Path:
+CARD_IMAGES = 64
+CARD_CROP = 224
+CARD_RADII = (1.0, 2.0)
+CARD_STEPS = 10
+"""The attack on a card, on so many test images at most; a first look, which no board replaces."""
+
+
+def run(
+    name: str | Path, *, data_root: Path | None, out: Path | None, log: Path | None, listener: Listener
+) -> Path:
     """See `iqa_robust.training.train`."""
     recipe = read_recipe(name)
     out = Path(f"{recipe.name}.safetensors") if out is None else out
@@ -39,7 +49,9 @@ def run(name: str | Path, *, data_root: Path | None, out: Path | None, listener:
         task = DenoiseTask(recipe, data_root=data_root)
     else:
         task = DiffusionTask(recipe, data_root=data_root)
-    history = fit(task, recipe.optimization, seed=recipe.seed, digest=recipe.digest(), state=state, listener=listener)
+    history = fit(
+        task, recipe.optimization, seed=recipe.seed, digest=recipe.digest(), state=state, log=log, listener=listener
+    )
     manifests = task.manifests()
     save(out, task.network, _config(recipe, task, manifests), half=recipe.precision == "half")
     _write_card(recipe, task, out, manifests, history, data_root, listener)
@@ -98,7 +110,9 @@ def _write_card(
         results["validation"] = task.validate(listener)
     if isinstance(task, ScoreTask):
         counts["test"] = len(test)
-        results["test"] = agreement(task.network, [Sample(test, row) for row in test.rows()], "test", listener)
+        samples = [Sample(test, row) for row in test.rows()]
+        results["test"] = agreement(task.network, samples, "test", listener)
+        results["test, attacked"] = _attacked(task, samples)
     else:
         results["test"] = task.gains(test, listener)
     Card(
@@ -112,6 +126,12 @@ def _write_card(
         results=results,
         history=history,
     ).write()
+
+
+def _attacked(task: ScoreTask, samples: Sequence[Sample]) -> dict[str, float]:
+    """SROCC of the first test images, as center crops, at each of the card's radii."""
+    crops = center_crops(samples[:CARD_IMAGES], CARD_CROP)
+    return {f"srocc at {eps:g}/255": task.attacked(crops, eps, CARD_STEPS) for eps in CARD_RADII}
 
 
 def _kept(history: list[dict[str, float]], task: Task) -> int:

@@ -72,9 +72,14 @@ def tiny_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_recipe(tmp_path: Path, tiny_table: Path) -> TinyRecipe:
     """Write the tiny score recipe with other values; returns its path."""
 
-    def write(text: str = SCORE, *, seed: int = 0, precision: str = "half") -> Path:
+    def write(
+        text: str = SCORE, *, seed: int = 0, precision: str = "half", extra: str = "", choose: str | None = None
+    ) -> Path:
         path = tmp_path / "tiny.toml"
-        path.write_text(text.format(seed=seed, precision=precision, table=tiny_table.as_posix()))
+        text = text.format(seed=seed, precision=precision, table=tiny_table.as_posix()) + extra
+        if choose is not None:
+            text = text.replace("[validation]", f'[validation]\nchoose = "{choose}"')
+        path.write_text(text)
         return path
 
     return write

@@ -1,0 +1,177 @@
+"""The terms of a robust loss against closed forms."""
+
+from __future__ import annotations
+
+import math
+import urllib.error
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+from skimage.metrics import structural_similarity
+from torch import nn
+
+from iqa_robust.errors import RequestError
+from iqa_robust.training.adversarial.labels import labels_of
+from iqa_robust.training.adversarial.necessity import necessity
+from iqa_robust.training.adversarial.settings import Inner, Interventions, Latent, LossTerm
+from iqa_robust.training.adversarial.terms import NT_STEP, TERMS
+from iqa_robust.training.adversarial.views import Views
+from iqa_robust.training.losses import fidelity
+
+
+class Linear(nn.Module):
+    """Scores <w, x> + b, by way of one pooled feature."""
+
+    def __init__(self, features: int = 1) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(3, 16, 16, generator=generator) / 50)
+        self.head = nn.Parameter(torch.ones(features))
+        self.passes = 0
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        return (x * self.weight).flatten(1).sum(dim=1, keepdim=True).expand(-1, len(self.head))
+
+    def score_features(self, z: torch.Tensor) -> torch.Tensor:
+        return z @ self.head
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.score_features(self.features(x))
+
+
+@pytest.fixture
+def clean() -> torch.Tensor:
+    return 0.3 + 0.4 * torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def views_of(network: Linear, clean: torch.Tensor, attacked: torch.Tensor | None = None, scale: float = 1) -> Views:
+    target = torch.linspace(-1, 1, len(clean))
+    return Views(
+        network,
+        lambda x: scale * network(x),
+        clean,
+        target,
+        attacked=None if attacked is None else (attacked, target),
+        eps=3 / 255,
+        interventions=Interventions(count=3),
+        latent=Latent(),
+    )
+
+
+def value(name: str, views: Views, **more) -> float:
+    return TERMS[name](views, LossTerm(name=name, **more)).item()
+
+
+def test_differences_are_numpys_and_one_does_not_see_the_scale(clean: torch.Tensor) -> None:
+    network, attacked = Linear(), (clean + 0.01).clamp(0, 1)
+    with torch.no_grad():
+        before, after = network(clean).numpy(), network(attacked).numpy()
+    views = views_of(network, clean, attacked)
+    squared = np.mean((after - before) ** 2)
+    assert value("difference", views) == pytest.approx(squared, rel=1e-5)
+    assert value("scaled-difference", views) == pytest.approx(squared / np.var(before, ddof=1), rel=1e-4)
+    shrunk = views_of(network, clean, attacked, scale=0.1)
+    assert value("difference", shrunk) == pytest.approx(squared / 100, rel=1e-4)
+    assert value("scaled-difference", shrunk) == pytest.approx(squared / np.var(before, ddof=1), rel=1e-3)  # EPSILON
+
+
+def test_clean_and_attacked_images_share_one_pass(clean: torch.Tensor) -> None:
+    network = Linear()
+    views = views_of(network, clean, clean)
+    for name, on in (("mse", "clean"), ("mse", "attacked"), ("plcc", "attacked")):
+        value(name, views, on=on)
+    value("difference", views)
+    assert network.passes == 1
+    assert value("mse", views) == value("mse", views, on="attacked")
+
+
+def test_gradient_norm_of_a_linear_score_is_its_l1_norm(clean: torch.Tensor) -> None:
+    network = Linear()
+    slope = network.weight.abs().sum().item() * NT_STEP / 0.01
+    assert value("gradient-norm", views_of(network, clean)) == pytest.approx(slope**2 / 2, rel=1e-4)
+
+
+def test_interventions_are_a_series_up_to_the_radius(clean: torch.Tensor) -> None:
+    network = Linear()
+    views = views_of(network, clean)
+    series = views.interventions().reshape(3, *clean.shape)
+    for number, images in enumerate(series, start=1):
+        assert torch.allclose((images - clean).abs(), torch.full_like(clean, 3 / 255 * number / 3), atol=1e-6)
+    with torch.no_grad():
+        up, down = network(series[0]) - network(clean), network(series[1]) - network(clean)
+    assert torch.all(up > 0)
+    assert torch.all(down < 0)
+    reach = network.weight.abs().sum().item() / 255
+    with torch.no_grad():
+        random = (network(series[2]) - network(clean)).square().mean().item()
+        spread = network(clean).var().item()
+    expected = (reach**2 + (2 * reach) ** 2 + random) / 3 / spread
+    assert value("invariance", views) == pytest.approx(expected, rel=1e-2)  # EPSILON and float32 differences
+
+
+def test_necessity_of_a_single_cause_is_its_closed_form(clean: torch.Tensor) -> None:
+    """One feature: every c' is exactly d deviations away, so f changes by d of its own spread."""
+    for distance in (0.5, 2.0):
+        found = necessity(Linear(), clean, Latent(distance=distance)).item()
+        assert found == pytest.approx(math.exp(-(distance**2)), rel=1e-3)
+
+
+def test_necessity_finds_a_cause_that_does_not_matter(clean: torch.Tensor) -> None:
+    network = Linear(features=2)
+    with torch.no_grad():
+        network.head.copy_(torch.tensor([1.0, 0.0]))  # the second feature is not necessary
+    few = necessity(network, clean, Latent(distance=2.0, steps=1)).item()
+    many = necessity(network, clean, Latent(distance=2.0, steps=30)).item()
+    assert many > 0.9
+    assert many >= few - 1e-6
+
+
+def test_fidelity_is_its_equation() -> None:
+    scores, labels = torch.tensor([0.2, -0.1, 0.4], dtype=torch.float64), torch.tensor([0.5, 0.5, -0.3])
+    terms = []
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        p = norm.cdf(2 * (scores[i] - scores[j]).item() / 2**0.5)
+        q = {1: 1.0, 0: 0.5, -1: 0.0}[int(torch.sign(labels[i] - labels[j]))]
+        terms.append(1 - math.sqrt(p * q) - math.sqrt((1 - p) * (1 - q)))
+    assert fidelity(scores, labels).item() == pytest.approx(np.mean(terms), abs=2e-4)  # roots of EPSILON
+
+
+def test_labels_of_attacked_images(clean: torch.Tensor) -> None:
+    generator = torch.Generator().manual_seed(2)
+    attacked = (clean + 0.1 * torch.randn(clean.shape, generator=generator)).clamp(0, 1)
+    target = torch.linspace(-1, 1, 6)
+
+    def labels(strategy: str, **more) -> torch.Tensor:
+        settings = Inner(aim="error", eps_255=4, labels=strategy, **more)
+        return labels_of(settings, target, clean, attacked, worse=-1.0)
+
+    assert torch.equal(labels("keep"), target)
+    assert torch.equal(labels("min"), torch.full((6,), -1.0))
+    similar = [
+        structural_similarity(
+            a.numpy(), b.numpy(), channel_axis=0, data_range=1.0, gaussian_weights=True, sigma=1.5,
+            use_sample_covariance=False,
+        )
+        for a, b in zip(clean, attacked, strict=True)
+    ]  # fmt: skip
+    lowered = (target - 0.5 * 2 * (1 - torch.tensor(similar))).clamp(-1, 1)
+    assert torch.allclose(labels("ssim", label_weight=0.5), lowered.float(), atol=0.05)  # borders: skimage crops them
+    higher = labels_of(
+        Inner(aim="error", eps_255=4, labels="ssim"), target, clean, attacked, worse=1.0
+    )
+    assert torch.all(higher >= target)
+    with pytest.raises(RequestError, match=r"'ms-ssim' needs patches of 161 pixels a side, got 16 x 16"):
+        labels("ms-ssim")
+
+
+def test_lpips_labels_say_that_the_weights_cannot_be_had(monkeypatch: pytest.MonkeyPatch, clean: torch.Tensor) -> None:
+    def refuse(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", refuse)
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    with pytest.raises(RequestError, match="'lpips' needs weights that could not be downloaded"):
+        labels_of(Inner(aim="error", eps_255=4, labels="lpips"), torch.zeros(6), clean, clean, worse=-1.0)

@@ -1,0 +1,133 @@
+"""Robust recipes end to end on a tiny dataset: every term trains, resumes to the same weights, and is on the card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from iqa_robust.errors import RequestError
+from iqa_robust.models.checkpoints import load
+from iqa_robust.training import train
+from iqa_robust.training.recipe import ScoreRecipe, read_recipe
+
+INNER = """
+[inner]
+aim = "against-ranking"
+eps_255 = 4
+steps = 2
+ramp = 0.5
+"""
+ATTACKED = """
+[[loss]]
+name = "plcc"
+on = "attacked"
+"""
+
+
+def term(name: str) -> str:
+    return f'\n[[loss]]\nname = "{name}"\nweight = 0.1\n'
+
+
+class StoppedError(Exception):
+    """Ends a training early."""
+
+
+def changed(before: Path, after: Path) -> bool:
+    first, second = load(before).tensors, load(after).tensors
+    return any(not torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.fixture
+def plain(tiny_recipe, tmp_path: Path) -> Path:
+    return train(tiny_recipe(), out=tmp_path / "plain.safetensors")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        INNER + ATTACKED,
+        INNER.replace("against-ranking", "difference") + term("difference"),
+        INNER + term("scaled-difference"),
+        INNER + term("invariance") + "\n[interventions]\ncount = 2\n",
+        INNER.replace("steps = 2", 'steps = 3\nmethod = "free"') + ATTACKED,
+        INNER.replace("steps = 2", 'steps = 2\nmethod = "apgd"') + ATTACKED,
+        INNER.replace("steps = 2", 'steps = 1\nstart = "noise"') + ATTACKED,
+        INNER.replace("steps = 2", 'labels = "ssim"') + ATTACKED,
+        term("gradient-norm"),
+        term("necessity") + "\n[latent]\ndistance = 0.3\n",
+        term("fidelity"),
+        term("orthogonality"),
+    ],
+    ids=[
+        "correlation", "trades", "scaled-trades", "invariance", "free", "apgd", "n-fgsm", "ssim-labels", "nt",
+        "necessity", "fidelity", "orthogonality",
+    ],
+)  # fmt: skip
+def test_every_term_moves_the_weights_and_resumes_to_the_same(
+    tiny_recipe, tmp_path: Path, plain: Path, extra: str
+) -> None:
+    recipe = tiny_recipe(extra=extra)
+    whole = train(recipe, out=tmp_path / "whole.safetensors")
+    assert changed(plain, whole)
+
+    def stop(progress) -> None:
+        if (progress.stage, progress.epoch, progress.done) == ("train", 2, 2):
+            raise StoppedError
+
+    cut = tmp_path / "cut.safetensors"
+    with pytest.raises(StoppedError):
+        train(recipe, out=cut, progress=stop)
+    train(recipe, out=cut)
+    assert not changed(whole, cut)
+
+
+def test_card_and_log_tell_the_attacked_measures(tiny_recipe, tmp_path: Path) -> None:
+    out, log = tmp_path / "robust.safetensors", tmp_path / "logs" / "robust.csv"
+    train(tiny_recipe(extra=INNER + ATTACKED), out=out, log=log)
+    card = out.with_suffix(".md").read_text()
+    assert "| test, attacked | srocc at 2/255 |" in card
+    assert "| objective | inner: aim = against-ranking, eps_255 = 4.0, steps = 2, ramp = 0.5" in card
+    table = pd.read_csv(log)
+    assert table["epoch"].tolist() == [1, 2, 3]
+    assert table["both"].to_numpy() == pytest.approx((table["srocc"] + table["srocc_attacked"]) / 2)
+
+
+def test_free_training_replays_every_batch(tiny_recipe, tmp_path: Path) -> None:
+    totals = []
+    extra = INNER.replace("steps = 2", 'steps = 3\nmethod = "free"') + ATTACKED
+    train(
+        tiny_recipe(extra=extra),
+        out=tmp_path / "free.safetensors",
+        progress=lambda p: totals.append(p.total) if p.stage == "train" else None,
+    )
+    assert set(totals) == {9}  # eleven training images: three batches, three visits each
+
+
+@pytest.mark.parametrize(
+    ("extra", "complaint"),
+    [
+        (ATTACKED, "the term 'plcc' needs an `inner` player"),
+        (INNER.replace("against-ranking", "elsewhere"), "inner.aim"),
+        (term("difference"), "the term 'difference' needs an `inner` player"),
+        (INNER + term("difference") + 'on = "attacked"\n', "`on` belongs to terms that compare scores with labels"),
+    ],
+)
+def test_recipes_without_sense_are_refused(tiny_recipe, extra: str, complaint: str) -> None:
+    with pytest.raises(RequestError, match=complaint.replace("(", r"\(")):
+        read_recipe(tiny_recipe(extra=extra))
+
+
+def test_choosing_by_attacked_scores_needs_a_player(tiny_recipe) -> None:
+    with pytest.raises(RequestError, match="'both' needs an `inner` player"):
+        read_recipe(tiny_recipe(choose="both"))
+
+
+def test_recipes_without_robust_sections_keep_their_digest() -> None:
+    """Published weights state the digest of their recipe; it must not change with what recipes can say."""
+    recipe = read_recipe("trunk-clive")
+    assert isinstance(recipe, ScoreRecipe)
+    card = (Path(__file__).parents[2] / "iqa_robust" / "models" / "weights" / "trunk-clive.md").read_text()
+    assert recipe.digest() in card
