@@ -41,11 +41,6 @@ class Gate(nn.Module, ABC):
         return {**self.__dict__, "auxiliary_scores": None}
 
 
-def channel_means(h: torch.Tensor) -> torch.Tensor:
-    """Means (N, C) over the positions of (N, C, H, W), float32 or better."""
-    return h.mean(dim=(2, 3), dtype=torch.promote_types(h.dtype, torch.float32))
-
-
 def check_share(name: str, value: float) -> float:
     """The value, strictly between 0 and 1. Raises `RequestError` otherwise."""
     if not 0 < value < 1:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from iqa_robust.models.gates.base import Gate, channel_means
+from iqa_robust.models.gates.base import Gate
+from iqa_robust.models.pooling import channel_means
 
 
 class CAS(Gate):

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from iqa_robust.models.gates.base import Gate, channel_means, check_positive
+from iqa_robust.models.gates.base import Gate, check_positive
+from iqa_robust.models.pooling import channel_means
 
 
 class CIFS(Gate):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from iqa_robust.models.gates.base import Gate, channel_means, check_choice, check_positive
+from iqa_robust.models.gates.base import Gate, check_choice, check_positive
 from iqa_robust.models.gates.rank_weights import RankWeights
+from iqa_robust.models.pooling import channel_means
 
 SLOWEST = 0.01
 """Share of a batch in the running average, once there were so many batches that their plain mean would give it less."""

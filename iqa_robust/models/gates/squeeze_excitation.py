@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from iqa_robust.models.gates.base import Gate, channel_means, check_positive
+from iqa_robust.models.gates.base import Gate, check_positive
+from iqa_robust.models.pooling import channel_means
 
 
 class SqueezeExcitation(Gate):
