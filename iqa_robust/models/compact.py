@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from iqa_robust.models.activations import replace_relus
 from iqa_robust.models.base import ModelInfo
 from iqa_robust.models.checkpoints import load, resolve
 from iqa_robust.models.learned import LearnedModel, build, info_of, into_range
 from iqa_robust.models.pooling import mean_and_std
+from iqa_robust.models.score_network import ScoreNetwork
 
 WEIGHTS = Path(__file__).with_name("weights")
 PUBLISHED = {"photos": "compact-photos.safetensors", "student": "compact-student-photos.safetensors"}
@@ -47,7 +50,7 @@ class Compact(LearnedModel):
         return build(CompactNetwork, checkpoint), info_of(checkpoint, min_size=MIN_SIZE)
 
 
-class CompactNetwork(nn.Module):
+class CompactNetwork(ScoreNetwork):
     """The network of `compact`: images (N, 3, H, W) in [0, 1] to scores (N,) inside `score_range`.
 
     Args:
@@ -56,6 +59,12 @@ class CompactNetwork(nn.Module):
         hidden: units of the head's hidden layer.
         dropout: share of the pooled statistics dropped in training.
         score_range: lowest and highest score.
+        gate: `name` of a gate, its parameters, and `where` it sits: after the `"last"` stage or `"every"` one.
+        activation: `"relu"`, `"silu"`, `"softplus"` or `"elu"`, of every layer.
+        feature_denoising: whether a denoising block follows every stage.
+
+    Raises:
+        RequestError: the gate or the activation is unknown, or a parameter of the gate is wrong.
     """
 
     def __init__(
@@ -66,6 +75,9 @@ class CompactNetwork(nn.Module):
         hidden: int = 64,
         dropout: float = 0.1,
         score_range: Sequence[float] = (0.0, 100.0),
+        gate: Mapping[str, Any] | None = None,
+        activation: str = "relu",
+        feature_denoising: bool = False,
     ) -> None:
         super().__init__()
         self.score_range = (float(score_range[0]), float(score_range[1]))
@@ -79,15 +91,21 @@ class CompactNetwork(nn.Module):
         self.head = nn.Sequential(
             nn.BatchNorm1d(pooled), nn.Dropout(dropout), nn.Linear(pooled, hidden), nn.ReLU(), nn.Linear(hidden, 1)
         )
+        replace_relus(self, activation)
+        self._add_tap_layers(widths, gate, feature_denoising)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Scores (N,)."""
-        features = self.stem((x - 0.5) * 4)  # about zero mean and unit spread for natural images
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Pooled statistics (N, F) of images (N, 3, H, W): of every stage, means first."""
+        h = self.stem((x - 0.5) * 4)  # about zero mean and unit spread for natural images
         statistics = []
-        for stage in self.stages:
-            features = stage(features)
-            statistics.append(mean_and_std(features))
-        return into_range(self.head(torch.cat(statistics, dim=1)).squeeze(1), *self.score_range)
+        for number, stage in enumerate(self.stages):
+            h = self._at_tap(number, stage(h))
+            statistics.append(mean_and_std(h))
+        return torch.cat(statistics, dim=1)
+
+    def score_features(self, z: torch.Tensor) -> torch.Tensor:
+        """Scores (N,) of pooled statistics (N, F)."""
+        return into_range(self.head(z).squeeze(1), *self.score_range)
 
 
 def _convolution(inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -108,6 +126,7 @@ class _Residual(nn.Module):
             nn.Conv2d(channels // 2, channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels),
         )
+        self.activation = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(x + self.inner(x))
+        return self.activation(x + self.inner(x))

@@ -19,6 +19,26 @@ def mean_and_std(features: torch.Tensor) -> torch.Tensor:
     return _MeanAndStd.apply(features)
 
 
+def channel_means(features: torch.Tensor) -> torch.Tensor:
+    """Means (N, C) over the positions of (N, C, H, W); float32 or better, as of `mean_and_std`. Differentiable once."""
+    return _Means.apply(features)
+
+
+class _Means(torch.autograd.Function):
+    """The slope of a mean is the same at every position: it is handed on as a view, never laid out in memory."""
+
+    @staticmethod
+    def forward(ctx: Any, features: torch.Tensor) -> torch.Tensor:
+        ctx.shape, ctx.kind = features.shape, features.dtype
+        return features.mean(dim=(2, 3), dtype=torch.promote_types(features.dtype, torch.float32))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: torch.Tensor) -> torch.Tensor:
+        positions = ctx.shape[2] * ctx.shape[3]
+        return _wide((slope / positions).to(ctx.kind)).expand(ctx.shape)
+
+
 class _MeanAndStd(torch.autograd.Function):
     """d/dx of the mean is 1/n, of the deviation (x - mean) / (n deviation): one pass over the features."""
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from iqa_robust.errors import CheckpointError, RequestError
+from iqa_robust.models.activations import replace_relus
 from iqa_robust.models.base import ModelInfo
 from iqa_robust.models.checkpoints import load, resolve
 from iqa_robust.models.learned import LearnedModel, build, info_of, into_range
 from iqa_robust.models.pooling import mean_and_std
+from iqa_robust.models.score_network import ScoreNetwork
 
 WEIGHTS = Path(__file__).with_name("weights")
 PUBLISHED = {"biq2021": "trunk-biq2021.safetensors", "clive": "trunk-clive.safetensors"}
@@ -66,7 +69,7 @@ class TrunkRegressor(LearnedModel):
         return build(TrunkNetwork, checkpoint), info_of(checkpoint, min_size=MIN_SIZE)
 
 
-class TrunkNetwork(nn.Module):
+class TrunkNetwork(ScoreNetwork):
     """The network of `trunk-regressor`: images (N, 3, H, W) in [0, 1] to scores (N,) inside `score_range`.
 
     Means and standard deviations of the features are taken at the end of every resolution of the trunk, standardized
@@ -77,9 +80,13 @@ class TrunkNetwork(nn.Module):
         normalization: `"imagenet"` or `"caffe-bgr"`, what the trunk's first weights were made for.
         dropout: share of the pooled statistics dropped in training.
         score_range: lowest and highest score.
+        gate: `name` of a gate, its parameters, and `where` it sits: at the end of the `"last"` resolution or of
+            `"every"` one.
+        activation: `"relu"` (the backbone's own), or `"silu"`, `"softplus"` or `"elu"` wherever it has a ReLU.
+        feature_denoising: whether a denoising block stands at the end of every resolution.
 
     Raises:
-        RequestError: the backbone or the normalization is unknown or not supported.
+        RequestError: the backbone, the normalization, the gate or the activation is unknown or not supported.
     """
 
     feature_mean: torch.Tensor
@@ -92,6 +99,9 @@ class TrunkNetwork(nn.Module):
         normalization: str = "imagenet",
         dropout: float = 0.0,
         score_range: Sequence[float] = (0.0, 100.0),
+        gate: Mapping[str, Any] | None = None,
+        activation: str = "relu",
+        feature_denoising: bool = False,
     ) -> None:
         super().__init__()
         if normalization not in NORMALIZATIONS:
@@ -99,11 +109,14 @@ class TrunkNetwork(nn.Module):
         self.normalization = normalization
         self.score_range = (float(score_range[0]), float(score_range[1]))
         self.trunk, self._path = _trunk(backbone)
-        self._taps, pooled = _taps(self._stages())
+        replace_relus(self.trunk, activation)
+        self._taps = _taps(self._stages())
+        pooled = 2 * sum(self._taps.values())
         self.register_buffer("feature_mean", torch.zeros(pooled))
         self.register_buffer("feature_scale", torch.ones(pooled))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(pooled, 1)
+        self._add_tap_layers(list(self._taps.values()), gate, feature_denoising)
 
     def _stages(self) -> list[nn.Module]:
         return list((self.trunk.get_submodule(self._path) if self._path else self.trunk).children())
@@ -114,16 +127,17 @@ class TrunkNetwork(nn.Module):
         channels = x.flip(1) if order == "BGR" else x
         center, scale = (x.new_tensor(values).view(1, 3, 1, 1) for values in (mean, deviation))
         h = torch.addcmul(-center / scale, channels, 255 / scale)
-        statistics = []
+        statistics: list[torch.Tensor] = []
         for number, stage in enumerate(self._stages()):
             h = stage(h)
             if number in self._taps:
+                h = self._at_tap(len(statistics), h)
                 statistics.append(mean_and_std(h))
         return torch.cat(statistics, dim=1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Scores (N,)."""
-        standardized = (self.features(x) - self.feature_mean) / self.feature_scale
+    def score_features(self, z: torch.Tensor) -> torch.Tensor:
+        """Scores (N,) of pooled statistics (N, F), as `features` gives them."""
+        standardized = (z - self.feature_mean) / self.feature_scale
         return into_range(self.head(self.dropout(standardized)).squeeze(1), *self.score_range)
 
 
@@ -144,8 +158,8 @@ def _trunk(backbone: str) -> tuple[nn.Module, str]:
 
 
 @torch.no_grad()
-def _taps(stages: list[nn.Module]) -> tuple[frozenset[int], int]:
-    """Where to pool: the last stage of every resolution; and how many statistics that gives.
+def _taps(stages: list[nn.Module]) -> dict[int, int]:
+    """Where to pool: the number of the last stage of every resolution, and its channels.
 
     Found by a forward pass on the meta device: shapes only, no arithmetic. The first stages may be a convolution, a
     normalization and an activation in a row; they share a resolution, so they count as one.
@@ -159,4 +173,4 @@ def _taps(stages: list[nn.Module]) -> tuple[frozenset[int], int]:
         stage.train(mode)
         shapes.append(tuple(x.shape[1:]))
     taps = [i for i in range(len(shapes)) if i + 1 == len(shapes) or shapes[i][1:] != shapes[i + 1][1:]]
-    return frozenset(taps), 2 * sum(shapes[i][0] for i in taps)
+    return {i: shapes[i][0] for i in taps}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from iqa_robust.models.pooling import mean_and_std
+from iqa_robust.models.pooling import channel_means, mean_and_std
 
 
 def test_values_are_numpys() -> None:
@@ -20,6 +20,17 @@ def test_values_are_numpys() -> None:
 def test_slope_is_that_of_finite_differences() -> None:
     features = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(mean_and_std, features)
+
+
+def test_means_alone_are_the_same_with_the_same_slope() -> None:
+    features = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(channel_means(features), mean_and_std(features)[:, :3])
+    assert torch.autograd.gradcheck(channel_means, features)
+    rounded = features.detach().bfloat16().requires_grad_()
+    channel_means(rounded).sum().backward()
+    assert rounded.grad is not None
+    assert channel_means(rounded).dtype is torch.float32
+    torch.testing.assert_close(rounded.grad, torch.full_like(rounded, 1 / 20))
 
 
 def test_slope_is_finite_where_a_channel_is_constant() -> None:

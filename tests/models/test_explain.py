@@ -1,0 +1,77 @@
+"""Explanations of gated networks: known answers of a network made by hand, and what must hold for every gate."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from iqa_robust import models
+from iqa_robust.errors import ContractError
+from iqa_robust.models.compact import CompactNetwork
+from iqa_robust.models.gates.base import Gate
+from iqa_robust.models.gates.explain import explain
+
+OPEN = torch.tensor([1.0, 0.25, 0.0])
+SIGNS = torch.tensor([2.0, -4.0, 8.0])
+
+
+class Known(Gate):
+    """Weights that do not depend on the image."""
+
+    def weights(self, h: torch.Tensor) -> torch.Tensor:
+        return OPEN[None, :, None, None].expand(len(h), -1, -1, -1)
+
+
+class ByHand(nn.Module):
+    """The sum over the gated colors of SIGNS times their mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Known(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.gate(x).mean(dim=(2, 3)) * SIGNS).sum(dim=1)
+
+
+def test_known_network() -> None:
+    # one pixel of each color in an image of 2 x 2, another color's image beside it
+    x = torch.zeros(2, 3, 2, 2)
+    x[0, 0, 0, 0], x[0, 1, 0, 1], x[0, 2, 1, 0] = 0.3, 0.8, 1.0
+    x[1, 1] = 0.5
+    (layer,) = explain(ByHand(), x)
+    assert layer.layer == "gate"
+    torch.testing.assert_close(layer.weights, OPEN.expand(2, 3))
+    # means 0.075, 0.2, 0.25 by signs 2, 4, 8 and weights 1, 1/4, 0; then 0.5 by 4 by 1/4
+    torch.testing.assert_close(layer.importance, torch.tensor([[0.15, 0.2, 0.0], [0.0, 0.5, 0.0]]))
+    assert layer.ranks.tolist() == [[2, 1, 3], [2, 1, 3]]
+    # red raises the score by 0.3 x 2 / 4 where it is; green lowers it, so it shows nowhere
+    torch.testing.assert_close(layer.causal_map, torch.tensor([[[0.15, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]]))
+    # blue is blocked: 1.0 x 8 / 4 where it is
+    torch.testing.assert_close(layer.non_causal_map[0], torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
+
+
+@pytest.mark.parametrize("params", [{"name": "soft-rank"}, {"name": "sort-mask", "form": "elements"}])
+def test_every_gate_is_explained_and_the_network_is_left_as_it_was(params: dict) -> None:
+    network = CompactNetwork(stem=8, widths=[8, 16], hidden=8, gate={**params, "where": "every"})
+    network.requires_grad_(False).train()
+    x = torch.rand(3, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.no_grad():
+        layers = explain(network, x)
+    assert [layer.layer for layer in layers] == ["gates.0", "gates.1"]
+    assert [tuple(layer.importance.shape) for layer in layers] == [(3, 8), (3, 16)]
+    assert [tuple(layer.causal_map.shape) for layer in layers] == [(3, 16, 12), (3, 8, 6)]
+    for layer in layers:
+        assert bool((layer.ranks.sort(dim=1).values == torch.arange(1, layer.ranks.shape[1] + 1)).all())
+        best = layer.importance.gather(1, layer.ranks.argmin(dim=1, keepdim=True))[:, 0]
+        assert torch.equal(best, layer.importance.amax(dim=1))
+    assert network.training and not any(gate._forward_hooks for gate in network.gates)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    alone = explain(network, x[1:2])  # images do not see each other
+    torch.testing.assert_close(alone[1].importance[0], layers[1].importance[1], rtol=1e-3, atol=1e-5)
+
+
+def test_networks_without_gates_are_refused() -> None:
+    with pytest.raises(ContractError, match="the network has no gate"):
+        explain(models.create("compact"), torch.rand(1, 3, 32, 32))
