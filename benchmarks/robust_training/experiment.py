@@ -1,0 +1,65 @@
+"""Trains every method on every database, writes a track per database, and runs it; what is finished is not done again.
+
+    python benchmarks/robust_training/experiment.py train --out DIR [--methods a,b] [--databases a,b] [--seeds 0,1]
+    python benchmarks/robust_training/experiment.py evaluate --out DIR [--databases a,b] [--limit N]
+
+The data root is `IQA_ROBUST_DATA`. See docs/robust_training.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from methods import METHODS
+from recipes import DATABASES, recipe
+from tracks import track
+
+
+def main() -> None:
+    """Parses and runs; the exit status is 1 where something failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=["train", "evaluate"])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--databases", default=",".join(DATABASES))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--limit", type=int)
+    given = parser.parse_args()
+    methods, databases = given.methods.split(","), given.databases.split(",")
+    seeds = [int(seed) for seed in given.seeds.split(",")]
+    status = 0
+    for database in databases:
+        if given.verb == "train":
+            for seed in seeds:
+                for name in methods:
+                    status |= train(given.out, name, database, seed)
+        else:
+            status |= evaluate(given.out, database, given.limit)
+    raise SystemExit(min(status, 1))
+
+
+def train(out: Path, name: str, database: str, seed: int) -> int:
+    """One checkpoint, `out/DATABASE/NAME-seedK.safetensors`, with its recipe and log."""
+    folder = out / database
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f"{name}-seed{seed}"
+    file = stem.with_suffix(".toml")
+    file.write_text(recipe(name, METHODS[name], database, seed), encoding="utf-8")
+    verb = ["train", str(file), "--out", str(stem.with_suffix(".safetensors")), "--log", str(stem.with_suffix(".csv"))]
+    return subprocess.run([sys.executable, "-m", "iqa_robust", *verb], check=False).returncode
+
+
+def evaluate(out: Path, database: str, limit: int | None) -> int:
+    """The track of all checkpoints of a database."""
+    file = out / f"robust-{database}.toml"
+    file.write_text(track(database, sorted((out / database).glob("*.safetensors"))), encoding="utf-8")
+    verb = ["run", str(file), "--out", str(out / "results" / database)]
+    verb += [] if limit is None else ["--limit", str(limit)]
+    return subprocess.run([sys.executable, "-m", "iqa_robust", *verb], check=False).returncode
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What is compared: the sections of a recipe in which the methods differ. Everything else is the same for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Section = dict[str, Any]
+Terms = tuple[Section, ...]
+
+CLEAN: Terms = ({"name": "plcc"}, {"name": "mse"})
+RANKING: Terms = (*CLEAN, {"name": "plcc", "on": "attacked", "weight": 2.0})
+EPS_255 = 2.0
+STEPS = 2
+
+
+def inner(aim: str, **more: Any) -> Section:
+    """The inner player of all methods that have one: two steps, radius rising over the first half."""
+    return {"aim": aim, "eps_255": EPS_255, "steps": STEPS, "ramp": 0.5, **more}
+
+
+def gate(name: str, where: str = "every", **params: Any) -> Section:
+    """The network's parameter."""
+    return {"gate": {"name": name, "where": where, **params}}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the comparison."""
+
+    about: str
+    loss: Terms
+    inner: Section | None = None
+    params: Section = field(default_factory=dict)
+    """Parameters of the network beyond the common ones."""
+    more: Section = field(default_factory=dict)
+    """Further sections of the recipe."""
+
+
+AGAINST = inner("against-ranking")
+SOFT_RANK = gate("soft-rank")
+SORT_MASK = gate("sort-mask", form="elements")
+
+METHODS: dict[str, Method] = {
+    "clean": Method("no robust training", CLEAN),
+    "correlation": Method("correlation-form adversarial training", RANKING, AGAINST),
+    "cprl-a": Method(
+        "CPRL-style, form A (reconstruction): soft-rank gate, sufficiency, scale-free necessity on attacked images",
+        (*RANKING, {"name": "scaled-difference", "weight": 0.5}),
+        AGAINST,
+        SOFT_RANK,
+    ),
+    "trades": Method("TRADES, form for scores", (*CLEAN, {"name": "difference", "weight": 6.0}), inner("difference")),
+    "at": Method(
+        "plain adversarial training on attacked images only",
+        ({"name": "plcc", "on": "attacked"}, {"name": "mse", "on": "attacked"}),
+        inner("error"),
+    ),
+    "sort-mask-correlation": Method("SortMask-style gate and correlation form", RANKING, AGAINST, SORT_MASK),
+    "scaled-difference": Method(
+        "the loss of cprl-a without its gate", (*RANKING, {"name": "scaled-difference", "weight": 0.5}), AGAINST
+    ),
+    "nt": Method("NT, gradient norm", ({"name": "l1"}, {"name": "plcc"}, {"name": "gradient-norm", "weight": 0.05})),
+    "cprl-v2": Method(
+        "CPRL-style, 2025 (reconstruction): SortMask-style gate, invariance over intervened images",
+        (*CLEAN, {"name": "invariance", "weight": 1.0}),
+        AGAINST,
+        SORT_MASK,
+        {"interventions": {"count": 3}},
+    ),
+    "soft-rank-correlation": Method("soft-rank gate and correlation form", RANKING, AGAINST, SOFT_RANK),
+    "random-correlation": Method("random gate of equal keep ratio", RANKING, AGAINST, gate("random")),
+    "cprl-b": Method(
+        "CPRL-style, form B (reconstruction): soft-rank gate, latent necessity, no attacked images",
+        (*CLEAN, {"name": "necessity", "weight": 0.5}),
+        None,
+        SOFT_RANK,
+    ),
+    "sort-mask": Method("SortMask-style gate alone", CLEAN, None, SORT_MASK),
+    "cas": Method(
+        "CAS, regression form", (*RANKING, {"name": "auxiliary", "weight": 2.0}), AGAINST, gate("cas", "last")
+    ),
+    "cifs": Method(
+        "CIFS, regression form", (*RANKING, {"name": "auxiliary", "weight": 2.0}), AGAINST, gate("cifs", "last")
+    ),
+    "silu-correlation": Method("smooth activations and correlation form", RANKING, AGAINST, {"activation": "silu"}),
+    "soft-rank-trades": Method(
+        "soft-rank gate and TRADES form",
+        (*CLEAN, {"name": "difference", "weight": 6.0}),
+        inner("difference"),
+        SOFT_RANK,
+    ),
+}
+"""By name, in the order of the comparison."""
