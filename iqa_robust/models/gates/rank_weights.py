@@ -29,11 +29,9 @@ class RankWeights(nn.Module):
             "temperature", self.operator.temperature if temperature is None else temperature
         )
         self.sharpness = check_positive("sharpness", sharpness)
-        threshold = torch.tensor(1 - check_share("keep", keep))
-        if learn_keep:
-            self.threshold: torch.Tensor = nn.Parameter(threshold)
-        else:
-            self.register_buffer("threshold", threshold)
+        threshold = 1 - check_share("keep", keep)
+        # a number, not a buffer: without learning, a gate has no state, and weights of an ungated network fit
+        self.threshold = nn.Parameter(torch.tensor(threshold)) if learn_keep else threshold
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Weights (N, C, 1, 1)."""
