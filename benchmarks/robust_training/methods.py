@@ -1,4 +1,4 @@
-"""What is compared: the sections of a recipe in which the methods differ. Everything else is the same for all of them."""
+"""What is compared: the sections of a recipe in which the methods differ; everything else is common to all."""
 
 from __future__ import annotations
 

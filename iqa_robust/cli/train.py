@@ -13,9 +13,7 @@ def command(
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the datasets [environment variable IQA_ROBUST_DATA].")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The checkpoint to write [<recipe>.safetensors].")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The checkpoint to write [<recipe>.safetensors].")] = None,
     log: Annotated[Path | None, typer.Option(help="A CSV file with the measures of every epoch.")] = None,
 ) -> None:
     """Train a network; the same command goes on where an interrupted one stopped."""

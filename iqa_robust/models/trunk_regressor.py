@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,11 @@ from iqa_robust.models.checkpoints import load, resolve
 from iqa_robust.models.learned import LearnedModel, build, info_of, into_range
 from iqa_robust.models.pooling import mean_and_std
 from iqa_robust.models.score_network import ScoreNetwork
+from iqa_robust.models.trunks import build_trunk
 
 WEIGHTS = Path(__file__).with_name("weights")
 PUBLISHED = {"biq2021": "trunk-biq2021.safetensors", "clive": "trunk-clive.safetensors"}
+DEFAULT_BACKBONE = "squeezenet1_1"
 MIN_SIZE = 64
 """Trunks reduce the image by up to 32; smaller ones leave nothing to pool."""
 
@@ -28,12 +29,6 @@ NORMALIZATIONS = {
     "caffe-bgr": ("BGR", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
 }
 """What trunk weights expect: order of the channels, then mean and standard deviation to apply to 0..255 values."""
-
-FAMILIES = (
-    "alexnet", "convnext", "densenet", "efficientnet", "mobilenet", "resnet", "resnext", "squeezenet", "vgg",
-    "wide_resnet",
-)  # fmt: skip
-"""Torchvision families that are a plain stack of convolutional stages, by the beginning of their names."""
 
 
 class TrunkRegressor(LearnedModel):
@@ -44,8 +39,8 @@ class TrunkRegressor(LearnedModel):
     the weights. Higher is better.
 
     Args:
-        backbone: name of a torchvision classifier of one of `FAMILIES`: stacks of convolutional stages. It must be
-            the backbone the weights were trained with.
+        backbone: name of a stack of convolutional stages, see `models.trunks`. It must be the backbone the weights
+            were trained with.
         weights: `"clive"`, `"biq2021"`, or the path of a checkpoint made by `iqa-robust train`.
 
     Raises:
@@ -53,7 +48,7 @@ class TrunkRegressor(LearnedModel):
         RequestError: at first use, when the backbone is unknown or of another family, such as a vision transformer.
     """
 
-    def __init__(self, *, backbone: str = "squeezenet1_1", weights: str = "clive") -> None:
+    def __init__(self, *, backbone: str = DEFAULT_BACKBONE, weights: str = "clive") -> None:
         super().__init__()
         self.backbone = backbone
         self.weights = weights
@@ -76,7 +71,7 @@ class TrunkNetwork(ScoreNetwork):
     with stored constants, and combined linearly. Names of the trunk's weights are torchvision's, after `trunk.`.
 
     Args:
-        backbone: name of the torchvision classifier.
+        backbone: name of a torchvision classifier, or `timm:` and the name of a timm model; see `models.trunks`.
         normalization: `"imagenet"` or `"caffe-bgr"`, what the trunk's first weights were made for.
         dropout: share of the pooled statistics dropped in training.
         score_range: lowest and highest score.
@@ -95,7 +90,7 @@ class TrunkNetwork(ScoreNetwork):
     def __init__(
         self,
         *,
-        backbone: str = "squeezenet1_1",
+        backbone: str = DEFAULT_BACKBONE,
         normalization: str = "imagenet",
         dropout: float = 0.0,
         score_range: Sequence[float] = (0.0, 100.0),
@@ -108,7 +103,7 @@ class TrunkNetwork(ScoreNetwork):
             raise RequestError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}, got {normalization!r}.")
         self.normalization = normalization
         self.score_range = (float(score_range[0]), float(score_range[1]))
-        self.trunk, self._path = _trunk(backbone)
+        self.trunk, self._stage_paths = build_trunk(backbone)
         replace_relus(self.trunk, activation)
         self._taps = _taps(self._stages())
         pooled = 2 * sum(self._taps.values())
@@ -119,7 +114,7 @@ class TrunkNetwork(ScoreNetwork):
         self._add_tap_layers(list(self._taps.values()), gate, feature_denoising)
 
     def _stages(self) -> list[nn.Module]:
-        return list((self.trunk.get_submodule(self._path) if self._path else self.trunk).children())
+        return [self.trunk.get_submodule(path) for path in self._stage_paths]
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Pooled statistics (N, F) of images (N, 3, H, W), before they are standardized."""
@@ -139,22 +134,6 @@ class TrunkNetwork(ScoreNetwork):
         """Scores (N,) of pooled statistics (N, F), as `features` gives them."""
         standardized = (z - self.feature_mean) / self.feature_scale
         return into_range(self.head(self.dropout(standardized)).squeeze(1), *self.score_range)
-
-
-def _trunk(backbone: str) -> tuple[nn.Module, str]:
-    """The stages of a torchvision classifier under torchvision's names, and the path from there to the stack."""
-    from torchvision import models
-
-    if not backbone.startswith(FAMILIES) or backbone not in models.list_models(module=models):
-        raise RequestError(
-            f"backbone {backbone!r}: expected the name of a torchvision classifier of a family of"
-            f" {', '.join(FAMILIES)}."
-        )
-    classifier = models.get_model(backbone, weights=None)
-    if hasattr(classifier, "features"):
-        return nn.Sequential(OrderedDict(features=classifier.features)), "features"
-    stages = OrderedDict(classifier.named_children())
-    return nn.Sequential(OrderedDict((name, stages[name]) for name in stages if name not in ("avgpool", "fc"))), ""
 
 
 @torch.no_grad()

@@ -92,7 +92,7 @@ def _measured(results: Mapping[str, object]) -> list[str]:
     if "test, attacked" in results:
         lines.append(
             "Under attack: 10 sign steps from a random start push every score away from its side of the median, on the"
-            " middle 224 pixels of at most 64 test images. A first look; boards hold stronger attacks."
+            " middle 224 pixels of at most 32 test images. A first look; boards hold stronger attacks."
         )
     return lines
 

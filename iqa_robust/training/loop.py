@@ -76,14 +76,14 @@ def fit(
         CheckpointError: `state` belongs to another recipe or is broken.
         ContractError: the loss is not finite any more.
     """
-    network = task.network.to(task.device, memory_format=torch.channels_last)
+    network = task.network.to(device=task.device).to(memory_format=torch.channels_last)
     history: list[dict[str, float]] = []
     best: dict[str, torch.Tensor] = {}
     best_value = -math.inf
     stored = _read_state(state, digest)
     if stored is None:
         task.start(listener)
-        network.to(task.device, memory_format=torch.channels_last)
+        network.to(device=task.device).to(memory_format=torch.channels_last)
     optimizer = _optimizer(network, settings)  # only now: a start from a checkpoint replaces the parameters
     rates = [group["lr"] for group in optimizer.param_groups]
     if stored is not None:

@@ -31,14 +31,14 @@ class Network(Strict):
     """Which network, and the parameters of its class that a recipe may choose."""
 
     name: Literal["compact", "trunk-regressor", "dncnn", "unet", "fcn", "super-resolution", "diffusion"]
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default_factory=dict)
 
 
 class Start(Strict):
     """Where a regressor starts from; by default from random weights."""
 
     trunk: str | None = None
-    """Weight file of the trunk in torchvision's names, relative to the data root."""
+    """Weight file of the trunk in its library's names, relative to the data root; or `hub`, which downloads them."""
     head: Literal["random", "ridge"] = "random"
     """`ridge`: ridge regression of the MOS on the pooled features of one patch per image, before training."""
     weights: str | None = None
@@ -58,7 +58,7 @@ class Data(Strict):
     """A registered dataset. Its training split is used; nothing else can be asked for."""
 
     dataset: str
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _training_split_only(self) -> Data:
@@ -103,7 +103,7 @@ class Named(Strict):
     """A registered thing with the parameters of its constructor; paths in them are relative to the current folder."""
 
     name: str
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default_factory=dict)
 
 
 class Poison(Strict):

@@ -18,10 +18,22 @@ from iqa_robust.models.checkpoints import Checkpoint, load, load_into, resolve
 from iqa_robust.models.compact import CompactNetwork
 from iqa_robust.models.learned import from_range
 from iqa_robust.models.randomness import derive_seed
-from iqa_robust.models.trunk_regressor import TrunkNetwork
+from iqa_robust.models.score_network import ScoreNetwork
+from iqa_robust.models.trunk_regressor import DEFAULT_BACKBONE, TrunkNetwork
+from iqa_robust.models.trunks import hub_weights
 from iqa_robust.training.adversarial.judge import attacked_srocc
 from iqa_robust.training.adversarial.objective import TrainingObjective
-from iqa_robust.training.data import center_crops, Loader, Memory, Sample, batch_count, batches_of, hold_out, load_ahead, open_split
+from iqa_robust.training.data import (
+    Loader,
+    Memory,
+    Sample,
+    batch_count,
+    batches_of,
+    center_crops,
+    hold_out,
+    load_ahead,
+    open_split,
+)
 from iqa_robust.training.degraded import DegradedPictures, best_pictures, read_pictures
 from iqa_robust.training.loop import Batch, Task
 from iqa_robust.training.poisoning import poisoned, scored_by
@@ -29,7 +41,7 @@ from iqa_robust.training.poisoning_pruning import prune_quiet
 from iqa_robust.training.progress import Clock, Listener, Progress
 from iqa_robust.training.recipe import Data, Pristine, ScoreRecipe
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"compact": CompactNetwork, "trunk-regressor": TrunkNetwork}
+NETWORKS: dict[str, Callable[..., ScoreNetwork]] = {"compact": CompactNetwork, "trunk-regressor": TrunkNetwork}
 PUBLISHED = {
     "compact": (compact.PUBLISHED, compact.WEIGHTS),
     "trunk-regressor": (trunk_regressor.PUBLISHED, trunk_regressor.WEIGHTS),
@@ -95,7 +107,10 @@ class ScoreTask(Task):
     def start(self, listener: Listener) -> None:
         """Load the trunk and fit the head by ridge regression, or load a checkpoint, and prune, as the recipe says."""
         start = self.recipe.start
-        if start.trunk is not None:
+        if start.trunk == "hub":
+            backbone = str(self.params.get("backbone", DEFAULT_BACKBONE))
+            load_trunk(self.network, Checkpoint(hub_weights(backbone), {}, f"hub weights of {backbone}", ""))
+        elif start.trunk is not None:
             load_trunk(self.network, load(under(self.data_root, start.trunk, "start.trunk")))
         if start.head == "ridge":
             self._fit_head(listener)
@@ -268,9 +283,7 @@ def over_images(
     return torch.cat(results), torch.tensor(scores)
 
 
-def agreement(
-    network: nn.Module, samples: Sequence[Sample], stage: str, listener: Listener
-) -> dict[str, float]:
+def agreement(network: nn.Module, samples: Sequence[Sample], stage: str, listener: Listener) -> dict[str, float]:
     """SROCC and PLCC (of the scores as they are) between predictions and MOS; higher is better for either scale."""
     predicted, mos = over_images(network, samples, stage, listener)
     return {"srocc": srocc(predicted.numpy(), mos.numpy()), "plcc": plcc_raw(predicted.numpy(), mos.numpy())}

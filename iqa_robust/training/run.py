@@ -20,17 +20,14 @@ from iqa_robust.training.progress import Listener
 from iqa_robust.training.recipe import DenoiseRecipe, PatchRecipe, Recipe, ScoreRecipe, TriggerRecipe, read_recipe
 from iqa_robust.training.regressor import ScoreTask, agreement
 
-
-CARD_IMAGES = 64
+CARD_IMAGES = 32
 CARD_CROP = 224
 CARD_RADII = (1.0, 2.0)
 CARD_STEPS = 10
 """The attack on a card, on so many test images at most; a first look, which no board replaces."""
 
 
-def run(
-    name: str | Path, *, data_root: Path | None, out: Path | None, log: Path | None, listener: Listener
-) -> Path:
+def run(name: str | Path, *, data_root: Path | None, out: Path | None, log: Path | None, listener: Listener) -> Path:
     """See `iqa_robust.training.train`."""
     recipe = read_recipe(name)
     out = Path(f"{recipe.name}.safetensors") if out is None else out

@@ -75,7 +75,7 @@ def test_reflect_stops_at_the_mirrored_score(images: torch.Tensor) -> None:
         Inner(aim="reflect", eps_255=4, steps=40, step_ratio=0.05), network, lambda x: network(x) - clean[0] + half / 2
     )
     found = shifted.perturbed(images[:1], torch.zeros(1), EPS)
-    assert network(found).item() == pytest.approx(clean[0].item() - half.item(), abs=0.11 * half.item())  # one step is .1
+    assert network(found).item() == pytest.approx(clean[0].item() - half.item(), abs=0.11 * half.item())  # a step
 
 
 def test_noise_starts_leave_the_ball_and_are_not_projected(images: torch.Tensor) -> None:

@@ -159,9 +159,7 @@ def test_labels_of_attacked_images(clean: torch.Tensor) -> None:
     ]  # fmt: skip
     lowered = (target - 0.5 * 2 * (1 - torch.tensor(similar))).clamp(-1, 1)
     assert torch.allclose(labels("ssim", label_weight=0.5), lowered.float(), atol=0.05)  # borders: skimage crops them
-    higher = labels_of(
-        Inner(aim="error", eps_255=4, labels="ssim"), target, clean, attacked, worse=1.0
-    )
+    higher = labels_of(Inner(aim="error", eps_255=4, labels="ssim"), target, clean, attacked, worse=1.0)
     assert torch.all(higher >= target)
     with pytest.raises(RequestError, match=r"'ms-ssim' needs patches of 161 pixels a side, got 16 x 16"):
         labels("ms-ssim")

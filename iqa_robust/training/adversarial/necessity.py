@@ -10,14 +10,14 @@ gradient steps on the sphere, where CaSN trains a linear map. Ours, not the text
 from __future__ import annotations
 
 import torch
-from torch import nn
 
+from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.training.adversarial.settings import Latent
 from iqa_robust.training.losses import EPSILON
 
 
-def necessity(network: nn.Module, images: torch.Tensor, settings: Latent) -> torch.Tensor:
-    """The mean of exp(-(f(c) - f(c'))^2 / s^2): 1 where some other cause gives the same score, 0 where every one does not.
+def necessity(network: ScoreNetwork, images: torch.Tensor, settings: Latent) -> torch.Tensor:
+    """The mean of exp(-(f(c) - f(c'))^2 / s^2): 1 where some other cause gives the same score, near 0 where none does.
 
     Args:
         network: with `features` (N, 3, h, w) -> (N, F) and `score_features` (N, F) -> (N,), native units.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
+from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.training.adversarial.inner import InnerPlayer
 from iqa_robust.training.adversarial.labels import labels_of
 from iqa_robust.training.adversarial.terms import TERMS
@@ -16,7 +16,7 @@ class TrainingObjective:
     """Calls the inner player and adds up the terms. Scores and labels are mapped to [-1, 1]."""
 
     def __init__(
-        self, recipe: ScoreRecipe, network: nn.Module, score_range: tuple[float, float], *, higher_is_better: bool
+        self, recipe: ScoreRecipe, network: ScoreNetwork, score_range: tuple[float, float], *, higher_is_better: bool
     ) -> None:
         """`score_range`: of labels and scores, native units."""
         self._recipe = recipe

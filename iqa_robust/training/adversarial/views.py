@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import torch
-from torch import nn
 
 from iqa_robust.models.gates.base import Gate
+from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.training.adversarial.inner import Scores, evaluating
 from iqa_robust.training.adversarial.settings import Interventions, Latent
 
@@ -18,7 +18,7 @@ class Views:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: ScoreNetwork,
         scores: Scores,
         images: torch.Tensor,
         target: torch.Tensor,

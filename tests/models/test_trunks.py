@@ -1,0 +1,94 @@
+"""Trunks of torchvision and timm, and weights that a hub would give."""
+
+from __future__ import annotations
+
+import urllib.error
+from pathlib import Path
+
+import pytest
+import torch
+
+from iqa_robust.errors import CheckpointError, RequestError
+from iqa_robust.models.trunk_regressor import TrunkNetwork
+from iqa_robust.models.trunks import build_trunk, hub_weights
+from iqa_robust.training import train
+
+RECIPE = """
+name = "hub"
+task = "score"
+about = "A test."
+license = "MIT"
+[network]
+name = "trunk-regressor"
+[start]
+trunk = "hub"
+[data]
+dataset = "photos"
+params = { limit = 6, crop = 64 }
+[optimization]
+epochs = 1
+batch_size = 4
+learning_rate = 1e-3
+[[loss]]
+name = "mse"
+"""
+
+
+def refuse(*args, **kwargs):
+    raise urllib.error.URLError("no network")
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "no-such-net", "timm:no-such-net"])
+def test_unknown_backbones_are_refused(name: str) -> None:
+    if name.startswith("timm:"):
+        pytest.importorskip("timm")
+    with pytest.raises(RequestError, match=name):
+        build_trunk(name)
+
+
+def test_hub_weights_fill_the_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision's own download is cut off at the file: what it would give is another network's state."""
+    from torchvision import models
+
+    torch.manual_seed(0)
+    source = models.squeezenet1_1(weights=None)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *a, **k: source.state_dict())
+    found = hub_weights("squeezenet1_1")
+    assert torch.equal(found["features.0.weight"], source.features[0].weight)
+    (tmp_path / "hub.toml").write_text(RECIPE.replace("epochs = 1", "epochs = 1").replace("1e-3", "1e-30"))
+    train(tmp_path / "hub.toml", out=tmp_path / "hub.safetensors")
+    from iqa_robust.models.checkpoints import load
+
+    kept = load(tmp_path / "hub.safetensors").tensors["trunk.features.0.weight"]
+    assert torch.allclose(kept, source.features[0].weight, atol=1e-3)  # stored in half precision
+
+
+def test_a_hub_out_of_reach_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    (tmp_path / "hub.toml").write_text(RECIPE)
+    with pytest.raises(CheckpointError, match=r"its weights could not be downloaded .URLError: .*no network"):
+        train(tmp_path / "hub.toml", out=tmp_path / "hub.safetensors")
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_100"])
+def test_timm_trunks_pool_what_timm_gives(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    network = TrunkNetwork(backbone=f"timm:{name}").eval()
+    own = timm.create_model(name, features_only=True, pretrained=False).eval()
+    own.load_state_dict(network.trunk.state_dict())
+    x = torch.rand(2, 3, 96, 96)
+    mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        maps = own((x - mean) / deviation)
+        pooled = network.features(x)
+    last = maps[-1]
+    assert torch.allclose(
+        pooled[:, -2 * last.shape[1] : -last.shape[1]], last.mean(dim=(2, 3)), atol=1e-4
+    )  # float32 sums in another order
+
+
+def test_timm_models_without_stages_are_refused() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(RequestError, match="vit_tiny_patch16_224"):
+        build_trunk("timm:vit_tiny_patch16_224")
