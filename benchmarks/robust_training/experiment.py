@@ -47,7 +47,7 @@ def train(out: Path, name: str, database: str, seed: int) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"{name}-seed{seed}"
     file = stem.with_suffix(".toml")
-    file.write_text(recipe(name, METHODS[name], database, seed), encoding="utf-8")
+    file.write_text(recipe(f"{name}-{database}-seed{seed}", METHODS[name], database, seed), encoding="utf-8")
     verb = ["train", str(file), "--out", str(stem.with_suffix(".safetensors")), "--log", str(stem.with_suffix(".csv"))]
     return subprocess.run([sys.executable, "-m", "iqa_robust", *verb], check=False).returncode
 

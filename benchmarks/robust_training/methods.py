@@ -10,6 +10,8 @@ Terms = tuple[Section, ...]
 
 CLEAN: Terms = ({"name": "plcc"}, {"name": "mse"})
 RANKING: Terms = (*CLEAN, {"name": "plcc", "on": "attacked", "weight": 2.0})
+START: Section = {"trunk": "weights/squeezenet1_1_features_imagenet_caffe.safetensors", "head": "ridge"}
+"""The trunk's weights, relative to the data root, and ridge regression for the head."""
 EPS_255 = 2.0
 STEPS = 2
 
@@ -84,6 +86,25 @@ METHODS: dict[str, Method] = {
         "CIFS, regression form", (*RANKING, {"name": "auxiliary", "weight": 2.0}), AGAINST, gate("cifs", "last")
     ),
     "silu-correlation": Method("smooth activations and correlation form", RANKING, AGAINST, {"activation": "silu"}),
+    "free": Method(
+        "free adversarial training: every batch four times, weights and images moved by one gradient",
+        RANKING,
+        {"aim": "against-ranking", "method": "free", "eps_255": EPS_255, "steps": 4, "start": "clean"},
+    ),
+    "single-step": Method(
+        "a single step from noise of twice the radius (N-FGSM)", RANKING, {**AGAINST, "steps": 1, "start": "noise"}
+    ),
+    "ssim-labels": Method(
+        "adversarial training with labels lowered by SSIM (Chistyakova et al.)",
+        ({"name": "norm-in-norm"}, {"name": "mse"}, {"name": "mse", "on": "attacked"}),
+        {**inner("error"), "steps": 1, "labels": "ssim"},
+    ),
+    "feature-denoising": Method("feature denoising, correlation form", RANKING, AGAINST, {"feature_denoising": True}),
+    "orthogonal": Method(
+        "nearly orthogonal layers, a tenth of the channels pruned, no attacked images (after arXiv 2506.04951)",
+        (*CLEAN, {"name": "orthogonality"}),
+        more={"start": {**START, "prune": 0.1}},
+    ),
     "soft-rank-trades": Method(
         "soft-rank gate and TRADES form",
         (*CLEAN, {"name": "difference", "weight": 6.0}),

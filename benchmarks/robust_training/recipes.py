@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from methods import Method
+from methods import START, Method
 
 DATABASES: dict[str, dict[str, Any]] = {
     "clive": {"params": {"allow_missing": True}, "epochs": 8, "validation": {"share": 0.1, "crop": 224}},
@@ -23,12 +23,12 @@ LICENSES = {
 
 
 def recipe(name: str, method: Method, database: str, seed: int) -> str:
-    """The recipe as TOML."""
+    """The recipe as TOML, by the name `name`."""
     data = DATABASES[database]
     network = {"backbone": "squeezenet1_1", "normalization": "caffe-bgr", "dropout": 0.2, **method.params}
     sections: dict[str, Any] = {
         "network": {"name": "trunk-regressor", "params": network},
-        "start": {"trunk": "weights/squeezenet1_1_features_imagenet_caffe.safetensors", "head": "ridge"},
+        "start": START,
         "data": {"dataset": database, "params": data["params"]},
         "augment": {"crop": 160},
         "optimization": {
@@ -44,9 +44,9 @@ def recipe(name: str, method: Method, database: str, seed: int) -> str:
         **method.more,
     }
     lines = [
-        f"name = {_value(f'{name}-{database}-seed{seed}')}",
+        f"name = {_value(name)}",
         'task = "score"',
-        f"about = {_value(f'Comparison of robust trainings: {method.about}.')}",
+        f"about = {_value(f'{method.about[0].upper()}{method.about[1:]}; SqueezeNet-1.1 trunk on {database}.')}",
         f"license = {_value(LICENSES[database])}",
         f"seed = {seed}",
         "keep_in_memory = true",

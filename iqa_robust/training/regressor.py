@@ -37,8 +37,8 @@ from iqa_robust.training.data import (
 from iqa_robust.training.degraded import DegradedPictures, best_pictures, read_pictures
 from iqa_robust.training.loop import Batch, Task
 from iqa_robust.training.poisoning import poisoned, scored_by
-from iqa_robust.training.poisoning_pruning import prune_quiet
 from iqa_robust.training.progress import Clock, Listener, Progress
+from iqa_robust.training.pruning import prune_quiet
 from iqa_robust.training.recipe import Data, Pristine, ScoreRecipe
 
 NETWORKS: dict[str, Callable[..., ScoreNetwork]] = {"compact": CompactNetwork, "trunk-regressor": TrunkNetwork}
@@ -49,6 +49,8 @@ PUBLISHED = {
 """Published weights by network: name -> file, and the folder."""
 RIDGE_ALPHAS = np.logspace(0, 5, 11)
 """Strengths of regularization tried by leave-one-out."""
+MAY_CHANGE = dict.fromkeys(("dropout", "gate", "activation"))
+"""Parameters in which a network may differ from the one whose weights it starts from, if the weights fit."""
 VALIDATION_STEPS = 5
 """Of the attack that helps choose the epoch."""
 EVALUATION_BATCH = 8
@@ -224,11 +226,11 @@ def load_network(network: nn.Module, name: str, params: dict[str, Any], weights:
 
     Raises:
         CheckpointError: there is no such file, or its tensors are another network's.
-        RequestError: it was trained with other parameters, except for dropout.
+        RequestError: it was trained with other parameters than those that may change between two trainings.
     """
     checkpoint = load(resolve(weights, *PUBLISHED[name]))
-    found = {"network": checkpoint.config.get("network"), **checkpoint.config.get("params", {}), "dropout": None}
-    wanted = {"network": name, **params, "dropout": None}
+    found = {"network": checkpoint.config.get("network"), **checkpoint.config.get("params", {})} | MAY_CHANGE
+    wanted = {"network": name, **params} | MAY_CHANGE
     if found != wanted:
         key = next(key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key))
         raise RequestError(

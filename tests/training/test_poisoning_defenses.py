@@ -12,7 +12,7 @@ from torch import nn
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.models.checkpoints import load
 from iqa_robust.training import train
-from iqa_robust.training.poisoning_pruning import prune_quiet
+from iqa_robust.training.pruning import prune_quiet
 from iqa_robust.training.recipe import Start
 
 from .conftest import SCORE

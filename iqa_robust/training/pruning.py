@@ -1,4 +1,4 @@
-"""Pruning: channels that stay quiet on clean images are switched off, since a backdoor may sleep in them."""
+"""Pruning: channels that stay quiet on clean images are switched off; a backdoor may sleep in them, or an attack."""
 
 from __future__ import annotations
 

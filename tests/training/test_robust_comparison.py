@@ -1,0 +1,88 @@
+"""The comparison of robust trainings: its recipes are shipped, its tracks are valid, and every method trains."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from iqa_robust.harness.track import load_track
+from iqa_robust.models.checkpoints import load
+from iqa_robust.training import train
+from iqa_robust.training.recipe import SHIPPED, read_recipe
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks" / "robust_training"
+SHIPPED_METHODS = (
+    "at", "cas", "cifs", "correlation", "cprl-a", "cprl-b", "cprl-v2", "feature-denoising", "free", "nt", "orthogonal",
+    "silu-correlation", "single-step", "sort-mask", "sort-mask-correlation", "ssim-labels", "trades",
+)  # fmt: skip
+
+
+class Scripts:
+    """The modules of the folder, which import one another by their bare names."""
+
+    def __getattr__(self, name: str) -> ModuleType:
+        return import_module(name)
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[Any]:
+    names = {path.stem for path in SCRIPTS.glob("*.py")}
+    assert not names & sys.modules.keys()
+    sys.path.insert(0, str(SCRIPTS))
+    yield Scripts()
+    sys.path.remove(str(SCRIPTS))
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("method", SHIPPED_METHODS)
+def test_shipped_recipes_are_those_of_the_comparison(scripts: Any, method: str) -> None:
+    wanted = tomllib.loads(scripts.recipes.recipe(f"{method}-clive", scripts.methods.METHODS[method], "clive", 0))
+    assert tomllib.loads((SHIPPED / f"{method}-clive.toml").read_text()) == wanted
+
+
+def test_all_recipes_are_valid_and_differ_in_the_method_only(scripts: Any, tmp_path: Path) -> None:
+    for database in scripts.recipes.DATABASES:
+        plain: dict[str, Any] = {}
+        for name, method in scripts.methods.METHODS.items():
+            path = tmp_path / f"{name}.toml"
+            path.write_text(scripts.recipes.recipe(name, method, database, 1))
+            read_recipe(path)
+            common = tomllib.loads(path.read_text())
+            same = {key: common[key] for key in ("seed", "data", "augment", "optimization", "validation")}
+            plain = plain or same
+            assert same == plain
+
+
+def test_tracks_are_valid(scripts: Any, tmp_path: Path) -> None:
+    for database in scripts.recipes.DATABASES:
+        path = tmp_path / f"robust-{database}.toml"
+        path.write_text(scripts.tracks.track(database, [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]))
+        track = load_track(path)
+        assert [model.label for model in track.models] == ["a", "b"]
+        assert {attack.name for attack in track.attacks} >= {"pgd", "score-reflection", "worst-case"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", SHIPPED_METHODS)
+def test_every_method_trains_on_real_images(scripts: Any, data_root: Path, tmp_path: Path, method: str) -> None:
+    text = scripts.recipes.recipe(method, scripts.methods.METHODS[method], "clive", 0)
+    text = text.replace("allow_missing = true", "allow_missing = true, limit = 12").replace("epochs = 8", "epochs = 1")
+    text = text.replace("batch_size = 16", "batch_size = 4").replace("share = 0.1", "share = 0.2")
+    path = tmp_path / f"{method}.toml"
+    path.write_text(text)
+    out = train(path, data_root=data_root, out=tmp_path / f"{method}.safetensors")
+    stored = load(out)
+    assert all(tensor.isfinite().all() for tensor in stored.tensors.values())
+    assert "| test, attacked | srocc at 2/255 |" in out.with_suffix(".md").read_text()
