@@ -24,7 +24,6 @@ name = "noise"
 
 [[attacks]]
 name = "pgd"
-eps_255 = [1, 2, 4]
 
 [[attacks]]
 name = "score-reflection"

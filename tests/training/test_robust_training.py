@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from iqa_robust import models
 from iqa_robust.errors import RequestError
 from iqa_robust.models.checkpoints import load
 from iqa_robust.training import train
@@ -131,3 +132,17 @@ def test_recipes_without_robust_sections_keep_their_digest() -> None:
     assert isinstance(recipe, ScoreRecipe)
     card = (Path(__file__).parents[2] / "iqa_robust" / "models" / "weights" / "trunk-clive.md").read_text()
     assert recipe.digest() in card
+
+
+def test_a_gate_can_be_put_on_trained_weights(tiny_recipe, tmp_path: Path, plain: Path) -> None:
+    text = tiny_recipe().read_text().replace("dropout = 0.5 }", 'dropout = 0.5, gate = { name = "soft-rank" } }')
+    text = text.replace("epochs = 3", "epochs = 0").replace(
+        "[network]", f'[start]\nweights = "{plain.as_posix()}"\n\n[network]'
+    )
+    path = tmp_path / "gated.toml"
+    path.write_text(text)
+    gated = train(path, out=tmp_path / "gated.safetensors")
+    assert not changed(plain, gated)
+    assert load(gated).config["params"]["gate"] == {"name": "soft-rank"}
+    scores = [models.create("compact", weights=str(file))(torch.full((1, 3, 32, 32), 0.5)) for file in (plain, gated)]
+    assert scores[0] != scores[1]
