@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -134,14 +135,17 @@ def score_batch(
 
     Clean and attacked images see different draws of a randomized defense: shared noise would hide part of the shift.
     """
-    seeds = content_seeds(batch.x, seed)
+
+    @cache
+    def seeds() -> list[int]:  # most cells need none of it: their attack has scored everything
+        return content_seeds(batch.x, seed)
 
     def scores(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None, when: str) -> torch.Tensor:
         ref = ref if model.info.full_reference else None
-        return score(model, x, ref, seeds=[derive_seed(s, when) for s in seeds])
+        return score(model, x, ref, seeds=[derive_seed(s, when) for s in seeds()])
 
     def of_clean(model: IQAModel) -> torch.Tensor:
-        keys = keys_of(seeds, batch.ref if model.info.full_reference else None)
+        keys = keys_of(seeds(), batch.ref if model.info.full_reference else None)
         found = known(model).scores(keys, lambda: scores(model, batch.x, batch.ref, "clean"))
         return found.to(batch.x.device)
 
