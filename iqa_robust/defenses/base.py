@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 
@@ -28,6 +29,9 @@ class Defense(ABC):
     """What a reader of a board must know."""
     canary: ClassVar[bool] = False
     """True for a defense that is known to be broken and is there to be caught."""
+    check_params: ClassVar[Mapping[str, Any]] = {}
+    """Parameters under which the conformance suite asks its questions when it is given the name alone: less of the same
+    work, for a defense whose defaults would take minutes. The defaults are then run once, for their cost."""
 
     @abstractmethod
     def wrap(self, model: IQAModel) -> IQAModel:

@@ -88,6 +88,7 @@ def composed(
         "name": name,
         "parts": parts,
         "source": "; ".join(dict.fromkeys(cls.source for cls in parts.values() if cls.source)),
+        "check_params": {word: dict(cls.check_params) for word, cls in parts.items() if cls.check_params},
         "deterministic": all(cls.deterministic for cls in parts.values()),
     }
     if base is ComposedPurifier:

@@ -16,7 +16,19 @@ if TYPE_CHECKING:
 
 JOINT = "+"
 RESERVED = frozenset(
-    {"deterministic", "form", "keeps_geometry", "name", "note", "parts", "purify", "source", "surrogate", "wrap"}
+    {
+        "check_params",
+        "deterministic",
+        "form",
+        "keeps_geometry",
+        "name",
+        "note",
+        "parts",
+        "purify",
+        "source",
+        "surrogate",
+        "wrap",
+    }
 )
 """What a composition has itself, so that no parameter can be called so."""
 

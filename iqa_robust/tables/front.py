@@ -1,21 +1,36 @@
-"""The Pareto front of defenses: what each keeps on clean images against what it keeps under the strongest attack."""
+"""The Pareto fronts of defenses: what each costs on clean images against what it leaves to the strongest attack."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import pandas as pd
 
 from iqa_robust.tables.cells import BARE
 from iqa_robust.tables.page import Section
-from iqa_robust.tables.svg import MUTED, PAPER, Panel, Plot, Style, axes, drawing, shortened, to_panel
-from iqa_robust.tables.verdicts import verdicts
+from iqa_robust.tables.place_names import place_names
+from iqa_robust.tables.svg import MUTED, PAPER, Panel, Plot, Style, axes, drawing, to_panel
+from iqa_robust.tables.verdicts import met, verdicts
 
 ON_FRONT, OFF_FRONT, WITHOUT = Style(2, "o", ""), Style(1, "o", "", hollow=True), Style(0, "s", "")
-CLOSE = 0.045
-"""Height of a label as a share of the plot: labels nearer to each other are moved apart."""
+
+
+@dataclass(frozen=True)
+class _View:
+    """Two columns of `verdicts`, a cost and what it buys."""
+
+    x: str
+    y: str
+    across: str
+    up: str
+    sign: int
+    """+1 where more is better on both axes, -1 where less is."""
+
+
+CORRELATIONS = _View("srocc_clean", "srocc_strongest", "clean SROCC", "SROCC under the strongest attack", 1)
+SHIFTS = _View("drift_scaled", "shift_worst", "clean drift, share of the range", "shift under the worst attack, sd", -1)
 
 
 def section_verdicts(section: Section) -> pd.DataFrame:
@@ -32,13 +47,18 @@ def front(points: Sequence[tuple[float, float]]) -> list[bool]:
 
 
 def fronts(section: Section) -> Plot:
-    """Per model and radius: the clean SROCC of every system against its SROCC under its strongest attack."""
+    """Per model and radius two panels: correlations, and shifts, clean and under the attack that does most.
+
+    Systems that only an oblivious attacker has met are left out: they would lead for want of an attack.
+    """
     table = section_verdicts(section)
+    table = table[met(table) | (table["defense"] == BARE)]
     with drawing():
         panels = [
-            _panel(str(model), str(norm), float(eps), part)
+            _panel(str(model), str(norm), float(eps), part[part[[view.x, view.y]].notna().all(axis=1)], view)
             for (model, norm, eps), part in table.groupby(["model", "norm", "eps_255"], sort=False)
-            if part[["srocc_clean", "srocc_strongest"]].notna().all(axis=1).any()
+            for view in (CORRELATIONS, SHIFTS)
+            if part[[view.x, view.y]].notna().all(axis=1).any()
         ]
     legend = (
         (WITHOUT.swatch(), "no defense"),
@@ -48,50 +68,46 @@ def fronts(section: Section) -> Plot:
     return Plot(tuple(panels), legend if panels else ())
 
 
-def _panel(model: str, norm: str, eps: float, part: pd.DataFrame) -> Panel:
-    part = part[part["srocc_clean"].notna() & part["srocc_strongest"].notna()]
-    points = list(zip(part["srocc_clean"], part["srocc_strongest"], strict=True))
-    drawn = axes(340, right=14)
-    labels = []
-    for point, best, name in zip(points, front(points), part["defense"], strict=True):
-        style = WITHOUT if name == BARE else ON_FRONT if best else OFF_FRONT
+def _panel(model: str, norm: str, eps: float, part: pd.DataFrame, view: _View) -> Panel:
+    points = list(zip(part[view.x].round(9), part[view.y].round(9), strict=True))  # so that ties are ties
+    best = front([(view.sign * x, view.sign * y) for x, y in points])
+    bare = [name == BARE for name in part["defense"]]
+    drawn = axes(340, left=54, right=14)
+    for (x, y), leads, plain in sorted(zip(points, best, bare, strict=True), key=lambda point: point[1:]):
+        style = WITHOUT if plain else ON_FRONT if leads else OFF_FRONT
         drawn.plot(
-            *([value] for value in point),
+            [x],
+            [y],
             linestyle="",
             marker=style.marker,
-            markersize=8 if best or name == BARE else 6,
+            markersize=8 if leads or plain else 6,
             markerfacecolor=PAPER if style.hollow else style.paint,
             markeredgecolor=style.paint if style.hollow else PAPER,
             clip_on=False,
         )
-        if best or name == BARE:
-            labels.append((point, str(name)))
-    drawn.axline((0, 0), slope=1, color=MUTED, linewidth=0.9, linestyle=":")
-    low, high = min(x for x, _ in points), max(x for x, _ in points)
-    bottom, top = min(y for _, y in points), max(y for _, y in points)
-    across, up = max(high - low, 0.1), max(top - bottom, 0.1)
-    drawn.set_xlim(low - 0.08 * across, high + 0.08 * across)
-    drawn.set_ylim(bottom - 0.08 * up, top + 0.1 * up)
-    _write(drawn, labels, (low + high) / 2, CLOSE * up * 1.18)
-    drawn.set_xlabel("clean SROCC of the system")
-    drawn.set_ylabel("SROCC under its strongest attack")
+    (low, high), (bottom, top) = (_room(values) for values in zip(*points, strict=True))
+    if view.sign > 0:
+        drawn.axline((0, 0), slope=1, color=MUTED, linewidth=0.9, linestyle=":")
+    for _, y in (point for point, plain in zip(points, bare, strict=True) if plain and view.sign < 0):
+        drawn.axhline(y, color=MUTED, linewidth=0.9, linestyle=":")
+    drawn.set_xlim(low, high)
+    drawn.set_ylim(bottom, top)
+    named = [
+        (*point, str(name)) for point, name, *told in zip(points, part["defense"], best, bare, strict=True) if any(told)
+    ]
+    place_names(drawn, named, points)
+    drawn.set_xlabel(view.across)
+    drawn.set_ylabel(view.up)
     title = f"{model}, {norm} {eps:g}/255"
-    return to_panel(drawn, title, f"Clean against worst SROCC of {len(points)} systems, {title}; numbers in the table.")
+    return to_panel(
+        drawn,
+        title,
+        f"{view.up} against {view.across} of {len(points)} systems, {title}; numbers in the table.",
+    )
 
 
-def _write(drawn: Any, labels: list[tuple[tuple[float, float], str]], middle: float, least: float) -> None:
-    """Names beside their points, toward the middle of the plot, moved up where they would cover each other."""
-    highest = -math.inf
-    for (x, y), name in sorted(labels, key=lambda label: label[0][1]):
-        height = max(y, highest + least)
-        highest = height
-        left = x > middle
-        drawn.annotate(
-            shortened(name),
-            (x, height),
-            xytext=(-7 if left else 7, 0),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            va="center",
-            fontsize=9,
-        )
+def _room(values: Sequence[float]) -> tuple[float, float]:
+    """Limits with a margin, and room for a difference of a tenth of what is seen."""
+    low, high = min(values), max(values)
+    span = max(high - low, 0.1 * max(abs(low), abs(high)), 1e-6)
+    return low - 0.08 * span, high + 0.1 * span

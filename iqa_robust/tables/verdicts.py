@@ -82,13 +82,17 @@ def verdicts(records: Sequence[RunRecord]) -> pd.DataFrame:
 _CONTEST = ("track", "model", "norm", "eps_255")
 
 
+def met(table: pd.DataFrame) -> pd.Series:
+    """Per row, whether somebody attacked that system itself; a row is not robust because nobody did."""
+    return table[["shift_adaptive", "shift_black_box"]].notna().any(axis=1)
+
+
 def disappeared(table: pd.DataFrame) -> tuple[int, int]:
     """Of the rows protected against oblivious attackers: how many lose half of that or more, and how many there are.
 
     A row that no attacker met who attacks the defended model itself is neither: what it would lose is not known.
     """
-    met = table[["shift_adaptive", "shift_black_box"]].notna().any(axis=1)
-    had = table[met & (table["protection_oblivious"] >= LEAST_PROTECTION)]
+    had = table[met(table) & (table["protection_oblivious"] >= LEAST_PROTECTION)]
     lost = 1 - had["protection"] / had["protection_oblivious"]
     return int((lost >= DISAPPEARED).sum()), len(had)
 

@@ -36,7 +36,10 @@ def check_model(model: IQAModel | str) -> Report:
 
 
 def check_defense(defense: Defense | str) -> Report:
-    """Check a defense, or the one of that registry name with its default parameters. Raises as `check_model`."""
+    """Check a defense, or the one of that registry name. Raises as `check_model`.
+
+    A name stands for the default parameters, or for the class's `check_params` where these would take minutes.
+    """
     from iqa_robust.testing import defenses
 
     return defenses.check(defense)

@@ -15,7 +15,6 @@ from scipy import stats
 from iqa_robust.cli import table
 from iqa_robust.records import RunRecord, write_record
 from iqa_robust.tables.canaries import canaries, check_canaries
-from iqa_robust.tables.front import front
 from iqa_robust.tables.verdicts import COLUMNS, disappeared, verdicts
 
 
@@ -81,11 +80,6 @@ def test_the_command_writes_them(grid: list[RunRecord], tmp_path: Path) -> None:
     rows = pd.read_csv(tmp_path / "verdicts.csv")
     assert list(rows.columns) == list(COLUMNS)
     assert rows.set_index("defense").loc["blur", "protection"] == pytest.approx(0.25, abs=1e-6)
-
-
-def test_a_front_holds_what_nothing_beats() -> None:
-    points = [(0.9, 0.1), (0.8, 0.5), (0.7, 0.5), (0.5, 0.9), (math.nan, 1.0), (0.9, 0.1)]
-    assert front(points) == [True, True, False, True, False, True]
 
 
 def _bird(record: RunRecord, **changes: object) -> RunRecord:

@@ -37,7 +37,6 @@ def test_model(name: str) -> None:
 SLOW = {"bilateral", "non-local-means"}
 """Defenses that take tens of seconds; so do those of other libraries together."""
 
-
 SOUND = [name for name in own(defenses.registry) if not defenses.get(name).canary]
 """All but those that are there to be caught (tests/defenses/test_canaries.py)."""
 
@@ -46,7 +45,8 @@ SOUND = [name for name in own(defenses.registry) if not defenses.get(name).canar
     "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW or "/" in n else ()) for n in SOUND]
 )
 def test_defense(name: str) -> None:
-    testing.check_defense(created(defenses.registry, name)).raise_if_failed()
+    created(defenses.registry, name)
+    testing.check_defense(name).raise_if_failed()
 
 
 QUICK = {"noise", "fgsm", "apgd", "square", "one-pixel", "rank-flip", "score-reflection"}

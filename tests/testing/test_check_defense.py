@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import pytest
 import torch
 
+from iqa_robust import defenses
 from iqa_robust.defenses.base import Defense, DifferentiablePurifier, Purifier
 from iqa_robust.defenses.filtering.gaussian import Gaussian
 from iqa_robust.models.base import IQAModel, ModelInfo, WrappedModel, wrap
@@ -280,3 +282,49 @@ def test_the_cost_is_said_and_not_judged() -> None:
     (cost,) = [check for check in check_defense(Gaussian()).checks if check.name == "cost"]
     assert cost.passed
     assert "ms for an image of 256 x 256" in cost.detail
+
+
+class Repeats(Defense):
+    """The score, found as often as it is told to; every round is counted."""
+
+    check_params: ClassVar[dict[str, int]] = {"times": 2}
+    rounds: ClassVar[dict[int, int]] = {}
+
+    def __init__(self, *, times: int = 500) -> None:
+        self.times = times
+
+    def wrap(self, model: IQAModel) -> IQAModel:
+        self.rounds.setdefault(self.times, 0)
+        return _Repeated(model, model.info, self)
+
+
+class _Repeated(WrappedModel):
+    def __init__(self, model: IQAModel, info: ModelInfo, defense: Repeats) -> None:
+        super().__init__(model, info)
+        self.defense = defense
+
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        self.defense.rounds[self.defense.times] += 1
+        return super().forward(x, ref)
+
+
+def test_a_name_is_asked_with_the_parameters_the_class_offers_and_timed_with_the_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(defenses.registry, "_added", {"repeats": Repeats})
+    details = {check.name: check.detail for check in check_defense("repeats").checks}
+    assert details["constructor"] == "times=2"
+    assert "with the default parameters" in details["cost"]
+    assert Repeats.rounds[2] > 20
+    assert 1 <= Repeats.rounds[500] <= 3  # the cost, and nothing else
+    Repeats.rounds.clear()
+    check_defense(Repeats(times=500))  # an instance is taken as it is
+    assert set(Repeats.rounds) == {500}
+
+
+@pytest.mark.parametrize("name", ["median-smoothing", "denoised-median-smoothing", "randomized-smoothing"])
+def test_smoothed_models_are_asked_with_few_copies(name: str) -> None:
+    cls = defenses.get(name)
+    assert defenses.create(name, **cls.check_params).copies < cls().copies  # type: ignore[attr-defined]
+    behind = f"{name}+flip"
+    assert defenses.create(behind, **defenses.get(behind).check_params)._parts[0].copies == cls.check_params["copies"]

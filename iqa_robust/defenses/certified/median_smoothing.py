@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from iqa_robust import defenses
 from iqa_robust.defenses.base import Defense, Purifier
 from iqa_robust.defenses.certified import bounds
-from iqa_robust.defenses.certified.smoothing import SmoothedModel, Smoothing
+from iqa_robust.defenses.certified.smoothing import FEW_COPIES, SmoothedModel, Smoothing
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import Certificate, IQAModel
 
@@ -39,6 +39,7 @@ class MedianSmoothing(Defense):
     """
 
     deterministic = False
+    check_params: ClassVar[Mapping[str, Any]] = FEW_COPIES
     source = "Chiang, Curry, Abdelkader, Kumar, Dickerson, Goldstein, NeurIPS 2020, arXiv:2007.03730"
     form = "adapted"
 

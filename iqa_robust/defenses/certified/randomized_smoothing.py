@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 
 from iqa_robust.defenses.base import Defense
 from iqa_robust.defenses.certified import bounds
-from iqa_robust.defenses.certified.smoothing import SmoothedModel, Smoothing
+from iqa_robust.defenses.certified.smoothing import FEW_COPIES, SmoothedModel, Smoothing
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import Certificate, IQAModel
 
@@ -37,6 +40,7 @@ class RandomizedSmoothing(Defense):
     """
 
     deterministic = False
+    check_params: ClassVar[Mapping[str, Any]] = FEW_COPIES
     source = "Cohen, Rosenfeld, Kolter, ICML 2019, arXiv:1902.02918"
     form = "adapted"
 
