@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from iqa_robust.records.parquet import to_parquet
+from iqa_robust.records.parquet import arrow_schema, to_parquet
 from iqa_robust.records.places import Place, write_atomically
 
 if TYPE_CHECKING:
@@ -111,12 +111,8 @@ def _table(name: str, content: bytes) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(io.BytesIO(content))
-    found = {field.name: str(field.type) for field in file.schema_arrow}
-    wanted = {
-        column: {"float32": "float", "float64": "double"}.get(kind, kind)
-        for column, kind in EXPLANATION_TABLES[name].items()
-    }
-    if found != wanted:
+    wanted = EXPLANATION_TABLES[name]
+    if file.schema_arrow != arrow_schema(wanted):
         raise ValueError(f"{name}: expected the columns {', '.join(wanted)}")
     return file.read().to_pandas()
 
