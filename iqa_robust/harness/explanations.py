@@ -33,7 +33,7 @@ from iqa_robust.records import (
 
 EXPLAINED_IMAGES = 4
 """Images of a cell that are explained."""
-JPEG_QUALITY = 90
+JPEG_QUALITY = 85
 
 Rows = dict[str, list[dict[str, Any]]]
 """Rows by table."""

@@ -48,11 +48,11 @@ EXPLANATION_TABLES: Mapping[str, dict[str, str]] = {
 }
 """Name and columns of every table."""
 
-PICTURE_SIDE = 224
+PICTURE_SIDE = 192
 """Pixels of the longer side of a picture, at most."""
-MAP_SIDE = 64
+MAP_SIDE = 32
 """Likewise of a map."""
-PICTURE_BYTES = 256 * 1024
+PICTURE_BYTES = 128 * 1024
 """The most that a picture may take; one of `PICTURE_SIDE` takes a tenth of it."""
 
 
