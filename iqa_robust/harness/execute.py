@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from iqa_robust.attacks.base import Attack
+from iqa_robust.attacks.base import Attack, AttackResult
 from iqa_robust.attacks.known import Known
 from iqa_robust.datasets.base import Dataset, Row
 from iqa_robust.defenses.base import Defense
@@ -20,6 +20,7 @@ from iqa_robust.harness.attack_setup import fit_attack, plan_targets
 from iqa_robust.harness.cost import clean_cost
 from iqa_robust.harness.decoded import Decoded
 from iqa_robust.harness.environment import environment, peak_memory_mb
+from iqa_robust.harness.explanations import with_explanations
 from iqa_robust.harness.image_rows import attack_columns, failed_row, image_frame, image_rows
 from iqa_robust.harness.kept import Kept
 from iqa_robust.harness.precision import FP32, Precision
@@ -124,6 +125,7 @@ class _Runner:
         self.done: list[dict[str, dict[str, Any]]] = [{} for _ in job.specs]
         self.probes = [job.kept.probes(spec) for spec in job.specs]
         self.targets: Mapping[str, float] = {}
+        self.prepared = False
         self.batch_size = job.batch_size
         self.started = time.perf_counter()
 
@@ -138,6 +140,7 @@ class _Runner:
         reason = self._reason(everything)
         records = [self._record(i, reason) for i in range(len(self.job.specs))]
         if self.store is not None:
+            records = [self._explained(i, record) for i, record in enumerate(records)]
             for record in records:
                 self.store.write(record)
         return records
@@ -180,6 +183,7 @@ class _Runner:
         attacked = self.systems[0].attacked(spec.knowledge)
         fit_attack(job.attack, attacked, job.dataset, spec, job.device, self.store)
         self.targets = plan_targets(job.attack, attacked, job.dataset, spec, job.device)
+        self.prepared = True
 
     def _resume(self) -> None:
         for i, spec in enumerate(self.job.specs):
@@ -245,16 +249,7 @@ class _Runner:
     def _attack(self, batch: Batch) -> list[list[dict[str, Any]]]:
         spec = self.job.specs[0]
         attacked = self.systems[0].attacked(spec.knowledge)
-        labels = labels_on_score_scale(
-            batch.mos, self.job.dataset.mos_range, self.job.dataset.mos_higher_is_better, self.model
-        )
-        planned = None
-        if self.targets:
-            planned = torch.tensor([self.targets[name] for name in batch.ids], device=batch.x.device)
-        if self.search is None:
-            self.search = self.job.kept.search_model(self.systems[0], spec, self.precision, batch)
-        known = self._known(attacked)
-        result = run_attack(self.job.attack, attacked, batch, spec, labels, planned, self.search, known)
+        result, planned = self._attacked(batch, self._known(attacked))
         perturbs = self.job.attack.perturbs
         columns = attack_columns(batch, result, perturbs, planned, spec.target)
         rows = []
@@ -263,6 +258,38 @@ class _Runner:
             certificate = certificate_of(system, batch, columns["l2"], spec.seed, perturbs)
             rows.append(image_rows(batch, columns, scores, certificate))
         return rows
+
+    def _attacked(self, batch: Batch, known: Known) -> tuple[AttackResult, torch.Tensor | None]:
+        """What the attack makes of a batch, and the scores it was planned to reach."""
+        spec = self.job.specs[0]
+        attacked = self.systems[0].attacked(spec.knowledge)
+        labels = labels_on_score_scale(
+            batch.mos, self.job.dataset.mos_range, self.job.dataset.mos_higher_is_better, self.model
+        )
+        planned = None
+        if self.targets:
+            planned = torch.tensor([self.targets[name] for name in batch.ids], device=batch.x.device)
+        if self.search is None:
+            self.search = self.job.kept.search_model(self.systems[0], spec, self.precision, batch)
+        return run_attack(self.job.attack, attacked, batch, spec, labels, planned, self.search, known), planned
+
+    def _explained(self, i: int, record: RunRecord) -> RunRecord:
+        """A finished record with explanations of its first images, where its model explains itself."""
+
+        def one_by_one(ids: list[str]) -> Iterator[Batch]:
+            for row in self.job.dataset.rows():
+                if row.image_id in ids:
+                    yield from (batch for batch, _ in self._batches([row]) if batch is not None)
+
+        def again(batch: Batch) -> AttackResult:
+            if not self.prepared:
+                self._prepare()
+            # nothing is taken over from other batches, whose rounding differs
+            return self._attacked(batch, Known())[0]
+
+        if record.status == "failed":
+            return record
+        return with_explanations(record, self.job.attack, self.systems[i].scored, one_by_one, again)
 
     def _known(self, model: IQAModel) -> Known:
         """What is known of the clean images of one of this job's models."""

@@ -1,6 +1,6 @@
 """The folder of a run, on this machine or at a URL: finished records, and the parts of cells that are under way.
 
-    DIR/runs/<digest>.json + .parquet       a finished cell
+    DIR/runs/<digest>.json + .parquet       a finished cell; explanations may lie beside it
     DIR/runs/<digest>.parts/<hash>.parquet  one finished batch of a cell under way
 
 A part is written whole or not at all, so a kill loses at most the batch in hand. Every name follows from the content

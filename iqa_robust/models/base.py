@@ -7,6 +7,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,6 +15,9 @@ from torch import nn
 from iqa_robust.errors import ContractError
 from iqa_robust.images import check_images, check_pair
 from iqa_robust.models.randomness import derive_seed, seeded
+
+if TYPE_CHECKING:
+    from iqa_robust.models.gates.explain import LayerExplanation
 
 SCORE_DRAWS = 5
 """Seeds over which the score of a randomized model is averaged; each is recorded."""
@@ -78,6 +82,13 @@ class IQAModel(nn.Module, ABC):
         """What is proven of the scores of all images within `l2` (N,) of `x` (N, 3, H, W), under the same references.
 
         None, unless a certified defense made the model. Distances are Euclidean norms over all 3 H W values.
+        """
+        return None
+
+    def explain(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> list[LayerExplanation] | None:
+        """What the scores of images (N, 3, H, W) rest on: one explanation per gate, in the order the images pass them.
+
+        None, unless the model is a network with gates.
         """
         return None
 
@@ -153,6 +164,10 @@ class WrappedModel(IQAModel):
         """What the inner model promises."""
         return self.model.certify(x, ref, l2)
 
+    def explain(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> list[LayerExplanation] | None:
+        """What the inner model says of itself."""
+        return self.model.explain(x, ref)
+
 
 class Swapped(WrappedModel):
     """A full-reference model with its two inputs exchanged: the images are the references."""
@@ -171,6 +186,10 @@ class Swapped(WrappedModel):
 
     def certify(self, x: torch.Tensor, ref: torch.Tensor | None, l2: torch.Tensor) -> Certificate | None:
         """None: certificates speak of changed images under fixed references."""
+        return None
+
+    def explain(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> list[LayerExplanation] | None:
+        """None: explanations speak of images, and `x` are the references."""
         return None
 
 

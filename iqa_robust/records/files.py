@@ -1,8 +1,8 @@
 """Records as files, in a folder or at a URL.
 
 A record is two files named by the digest of its spec: `<digest>.json` (everything but the images) and
-`<digest>.parquet` (one row per image). The JSON is written last and names the hash of the Parquet file, so a record
-exists whole or not at all. Nothing is ever appended.
+`<digest>.parquet` (one row per image); explanations of some of its images may lie beside them. The JSON is written last
+and names the hashes of the other files, so a record exists whole or not at all. Nothing is ever appended.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iqa_robust.errors import RecordError
+from iqa_robust.records.explanations import read_explanations, write_explanations
+from iqa_robust.records.parquet import to_parquet
 from iqa_robust.records.places import Place, listed, write_atomically
 from iqa_robust.records.spec import (
     CERTIFICATE_COLUMNS,
@@ -31,7 +33,11 @@ if TYPE_CHECKING:
 
 
 def write_record(folder: Place, record: RunRecord) -> Place:
-    """Write `<digest>.parquet`, then `<digest>.json`, each under a temporary name first. Returns the JSON path."""
+    """Write `<digest>.parquet` and the explanations, if any, then `<digest>.json`. Returns the JSON path.
+
+    Each is written under a temporary name first.
+    """
+    target = folder / f"{record.digest}.json"
     parquet = _parquet(record.images)
     write_atomically(folder / f"{record.digest}.parquet", parquet)
     document = {
@@ -50,13 +56,18 @@ def write_record(folder: Place, record: RunRecord) -> Place:
         "peak_memory_mb": record.peak_memory_mb,
         "images_sha256": hashlib.sha256(parquet).hexdigest(),
     }
-    target = folder / f"{record.digest}.json"
+    if record.explanations is not None:
+        document["explanations_sha256"] = write_explanations(target, record.explanations)
     write_atomically(target, (json.dumps(nan_to_none(document), indent=1, allow_nan=False) + "\n").encode())
     return target
 
 
 def read_record(path: Place, columns: Sequence[str] | None = None) -> RunRecord:
-    """Read one record from its JSON file; `columns` names those of the images that are wanted, None takes all.
+    """Read one record from its JSON file.
+
+    Args:
+        path: the JSON file.
+        columns: those of the images that are wanted, without explanations; None takes all there is.
 
     Raises:
         RecordError: a file is missing or broken, the digest is not that of the spec, or the images were edited.
@@ -69,6 +80,7 @@ def read_record(path: Place, columns: Sequence[str] | None = None) -> RunRecord:
             raise RecordError(f"{parquet}: not the images this record was written with; delete both files and re-run.")
         if document["status"] not in STATUSES:
             raise RecordError(f"{path}: expected status to be one of {', '.join(STATUSES)}.")
+        hashes = document.get("explanations_sha256")
         return RunRecord(
             spec=spec,
             status=document["status"],
@@ -80,6 +92,7 @@ def read_record(path: Place, columns: Sequence[str] | None = None) -> RunRecord:
             seconds=_number(document["seconds"]),
             peak_memory_mb=_number(document["peak_memory_mb"]),
             images=_images(content, parquet, columns),
+            explanations=read_explanations(path, hashes) if hashes is not None and columns is None else None,
         )
     except RecordError:
         raise
@@ -139,16 +152,7 @@ def _unreadable(path: Place, error: Exception) -> RecordError:
 
 
 def _parquet(images: pd.DataFrame) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    lists = {f"list<{kind}>": pa.list_(pa.type_for_alias(kind)) for kind in ("int64", "float64")}
-    kinds = _columns(images.columns)
-    schema = pa.schema([(name, lists.get(kind) or pa.type_for_alias(kind)) for name, kind in kinds.items()])
-    table = pa.Table.from_pandas(images[list(kinds)], schema=schema, preserve_index=False)
-    buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(None), buffer, compression="zstd")
-    return buffer.getvalue()
+    return to_parquet(images, _columns(images.columns))
 
 
 def _images(content: bytes, path: Place, columns: Sequence[str] | None) -> pd.DataFrame:

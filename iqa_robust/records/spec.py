@@ -16,6 +16,8 @@ from iqa_robust.errors import ContractError, RecordError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from iqa_robust.records.explanations import Explanations
+
 SCHEMA = 2
 NORMS = ("linf", "l2", "psnr", "ssim", "l0", "patch")
 GOALS = ("up", "down", "away", "reflect", "target")
@@ -226,6 +228,8 @@ class RunRecord:
     seconds: float = math.nan
     peak_memory_mb: float = math.nan
     images: pd.DataFrame = field(compare=False)
+    explanations: Explanations | None = field(default=None, compare=False)
+    """Of the first images, where the attacked model explains itself."""
 
     @property
     def digest(self) -> str:

@@ -14,6 +14,7 @@ from iqa_robust.records import Place, RunRecord, write_atomically
 from iqa_robust.tables import overview, plots
 from iqa_robust.tables.canaries import canaries
 from iqa_robust.tables.certificates import certified_lines
+from iqa_robust.tables.explained import explained, explanation_notes
 from iqa_robust.tables.flag_texts import FLAG_MEANINGS
 from iqa_robust.tables.front import fronts, section_verdicts
 from iqa_robust.tables.page import Section, sections
@@ -36,17 +37,21 @@ def report_html(records: Sequence[RunRecord], board: pd.DataFrame) -> str:
     Raises:
         RecordError: `board` was not made from `records`.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     folder = files("iqa_robust.tables") / "templates"
-    style, script, template = (
-        (folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js", "report.html.j2")
+    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    environment = Environment(
+        loader=PackageLoader("iqa_robust.tables"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["short"] = _short
     environment.filters["key"] = _sort_key
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.from_string(template).render(
+    return environment.get_template("report.html.j2").render(
         style=style,
         script=script,
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
@@ -55,6 +60,8 @@ def report_html(records: Sequence[RunRecord], board: pd.DataFrame) -> str:
         certified=certified_lines,
         verdicts=section_verdicts,
         disappeared=disappeared,
+        explained=explained,
+        explanation_notes=explanation_notes,
         canaries=lambda section: canaries(section.records),
         meanings=FLAG_MEANINGS,
     )

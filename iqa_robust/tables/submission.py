@@ -11,7 +11,16 @@ import numpy as np
 import pandas as pd
 
 from iqa_robust.errors import IqaRobustError, RecordError
-from iqa_robust.records import FLAG_NAMES, IMAGE_COLUMNS, RunRecord, RunSpec, read_record
+from iqa_robust.records import (
+    EXPLANATION_TABLES,
+    FLAG_NAMES,
+    IMAGE_COLUMNS,
+    IMAGE_STATES,
+    RunRecord,
+    RunSpec,
+    explanation_files,
+    read_record,
+)
 from iqa_robust.tables.board import board
 from iqa_robust.tables.board_file import check_board_file
 from iqa_robust.tables.cells import defense_title, limited
@@ -56,6 +65,7 @@ def _documents(runs: Path) -> Iterable[Path]:
 def _read(runs: Path) -> tuple[list[RunRecord], list[str]]:
     """The readable records below a folder, and what is wrong with the rest."""
     records: dict[str, RunRecord] = {}
+    files: dict[str, Path] = {}
     problems = []
     for document in _documents(runs):
         try:
@@ -68,10 +78,21 @@ def _read(runs: Path) -> tuple[list[RunRecord], list[str]]:
             continue
         if record.digest in records:
             problems.append(f"{document}: the same record is there twice.")
-        records[record.digest] = record
+        records[record.digest], files[record.digest] = record, document
+    explanations = {
+        path
+        for r in records.values()
+        if r.explanations is not None
+        for path in explanation_files(files[r.digest]).values()
+    }
     for images in sorted(runs.rglob("*.parquet")):
-        if images.parent.suffix != ".parts" and not images.with_suffix(".json").is_file():
+        if images.parent.suffix == ".parts" or images in explanations:
+            continue
+        document = images.with_name(f"{images.name.partition('.')[0]}.json")
+        if not document.is_file():
             problems.append(f"{images}: images without their record; finish the run or leave the file out.")
+        elif images != document.with_suffix(".parquet") and document.stem in records:
+            problems.append(f"{images}: its record names no such file; leave it out.")
     for parts in sorted(runs.rglob("*.parts")):
         problems.append(f"{parts}: a cell that is not finished; give the same run command again.")
     return list(records.values()), problems
@@ -122,7 +143,7 @@ def _check_record(record: RunRecord) -> list[str]:
             problems.append(
                 f"{column} of {int(missing.sum())} images is not finite, and they are not marked as failed."
             )
-    return problems + _check_budget(spec, good)
+    return problems + _check_budget(spec, good) + _check_explanations(record)
 
 
 def _check_budget(spec: RunSpec, images: pd.DataFrame) -> list[str]:
@@ -139,6 +160,23 @@ def _check_budget(spec: RunSpec, images: pd.DataFrame) -> list[str]:
     spent = images["queries"].to_numpy(dtype=float)
     if spec.budget.queries is not None and (spent > spec.budget.queries).any():
         problems.append(f"spent up to {spent.max():.0f} queries an image, allowed {spec.budget.queries}.")
+    return problems
+
+
+def _check_explanations(record: RunRecord) -> list[str]:
+    """Explanations, where there are any, are of the record's images, clean and attacked."""
+    found = record.explanations
+    if found is None:
+        return []
+    known = set(record.images["image_id"])
+    problems = []
+    for name in EXPLANATION_TABLES:
+        table = getattr(found, name)
+        if not set(table["image_id"]) <= known:
+            problems.append(f"its {name} are of images that the record does not hold.")
+        states = table.groupby("image_id")["state"].nunique()
+        if (states != len(IMAGE_STATES)).any():
+            problems.append(f"its {name} lack an image clean or attacked.")
     return problems
 
 

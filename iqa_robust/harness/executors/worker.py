@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Done:
-    """What a task left: its records without their images (those are in the store), and the seconds it took."""
+    """What a task left: its records without images and explanations (the store has them), and the seconds it took."""
 
     records: tuple[RunRecord, ...]
     seconds: float
@@ -79,7 +79,9 @@ class Worker:
             records = run_job(job, store, advanced, spent=spent)
         else:
             run_part(job, store, task.batches, advanced)
-        light = tuple(dataclasses.replace(record, images=record.images.iloc[:0]) for record in records)
+        light = tuple(
+            dataclasses.replace(record, images=record.images.iloc[:0], explanations=None) for record in records
+        )
         return Done(light, time.perf_counter() - start)
 
     def model(self, request: JobRequest) -> IQAModel:
