@@ -10,16 +10,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from drawn import explanations, jpeg, png
 from hypothesis import given
 from hypothesis import strategies as st
 
 from iqa_robust.errors import ContractError, RecordError
 from iqa_robust.records import (
+    EXPLANATION_TABLES,
     IMAGE_COLUMNS,
     Budget,
     Component,
     RunRecord,
     RunSpec,
+    explanation_files,
     read_record,
     read_records,
     write_atomically,
@@ -202,3 +205,64 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -
         write_atomically(target, "not bytes")  # type: ignore[arg-type]
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["board.csv"]
+
+
+EXPLAINED = dataclasses.replace(
+    _record(), explanations=explanations({"clean": [[2.0, 1.0]], "attacked": [[1.0, 2.0]]}, ids=("a",))
+)
+
+
+def test_explanations_read_back_as_they_were_written(tmp_path: Path) -> None:
+    path = write_record(tmp_path, EXPLAINED)
+    found = read_record(path).explanations
+    assert found is not None and EXPLAINED.explanations is not None
+    for name in EXPLANATION_TABLES:
+        written = getattr(EXPLAINED.explanations, name)
+        pd.testing.assert_frame_equal(getattr(found, name), written, check_dtype=False, rtol=1e-7)  # float32
+    assert read_record(path, ["mos"]).explanations is None  # a board needs none
+    again = write_record(tmp_path / "again", read_record(path))
+    for name, file in explanation_files(path).items():
+        assert file.read_bytes() == explanation_files(again)[name].read_bytes()
+
+
+def test_explanations_change_nothing_else_of_a_record(tmp_path: Path) -> None:
+    plain, explained = write_record(tmp_path / "a", _record()), write_record(tmp_path / "b", EXPLAINED)
+    assert [file.name for file in sorted((tmp_path / "a").iterdir())] == [plain.name, f"{plain.stem}.parquet"]
+    documents = [json.loads(path.read_text()) for path in (plain, explained)]
+    assert set(documents[1].pop("explanations_sha256")) == set(EXPLANATION_TABLES)
+    assert documents[0] == documents[1]
+    assert plain.with_suffix(".parquet").read_bytes() == explained.with_suffix(".parquet").read_bytes()
+
+
+@pytest.mark.parametrize("name", EXPLANATION_TABLES)
+def test_edited_and_missing_explanations_are_noticed(tmp_path: Path, name: str) -> None:
+    path = write_record(tmp_path, EXPLAINED)
+    file = explanation_files(path)[name]
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(RecordError, match=rf"{file.name} is not the file this record was written with"):
+        read_record(path)
+    file.unlink()
+    with pytest.raises(RecordError, match="No such file"):
+        read_record(path)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "sentence"),
+    [
+        ("maps", "map", png([[0] * 33]), "expected maps to be gray 8-bit PNG of at most 32 pixels a side"),
+        ("maps", "map", jpeg(8, 8), "expected maps to be gray"),
+        ("maps", "map", b"", "expected maps to be gray"),
+        ("maps", "kind", "other", "expected a kind of map to be one of causal, non-causal"),
+        ("pictures", "picture", png([[0]]), "expected pictures to be JPEG"),
+        ("channels", "state", "moved", "expected a state to be one of clean, attacked"),
+    ],
+)
+def test_explanations_that_no_run_writes_are_refused(
+    tmp_path: Path, table: str, column: str, value: object, sentence: str
+) -> None:
+    assert EXPLAINED.explanations is not None
+    frame = getattr(EXPLAINED.explanations, table)
+    broken = dataclasses.replace(EXPLAINED.explanations, **{table: frame.assign(**{column: [value] * len(frame)})})
+    path = write_record(tmp_path, dataclasses.replace(EXPLAINED, explanations=broken))
+    with pytest.raises(RecordError, match=sentence):
+        read_record(path)

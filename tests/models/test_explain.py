@@ -4,34 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from by_hand import OPEN, ByHand, GatedColors
 
-from iqa_robust import models
+from iqa_robust import defenses, models
 from iqa_robust.errors import ContractError
+from iqa_robust.models.base import ModelInfo, Swapped, WrappedModel, with_score_range
 from iqa_robust.models.compact import CompactNetwork
-from iqa_robust.models.gates.base import Gate
 from iqa_robust.models.gates.explain import explain
-
-OPEN = torch.tensor([1.0, 0.25, 0.0])
-SIGNS = torch.tensor([2.0, -4.0, 8.0])
-
-
-class Known(Gate):
-    """Weights that do not depend on the image."""
-
-    def weights(self, h: torch.Tensor) -> torch.Tensor:
-        return OPEN[None, :, None, None].expand(len(h), -1, -1, -1)
-
-
-class ByHand(nn.Module):
-    """The sum over the gated colors of SIGNS times their mean."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = Known(3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (self.gate(x).mean(dim=(2, 3)) * SIGNS).sum(dim=1)
+from iqa_robust.models.prepared import prepare
 
 
 def test_known_network() -> None:
@@ -75,3 +55,26 @@ def test_every_gate_is_explained_and_the_network_is_left_as_it_was(params: dict)
 def test_networks_without_gates_are_refused() -> None:
     with pytest.raises(ContractError, match="the network has no gate"):
         explain(models.create("compact"), torch.rand(1, 3, 32, 32))
+
+
+def test_models_pass_on_what_their_network_says() -> None:
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    (wanted,) = explain(ByHand(), x)
+    model = GatedColors()
+    for asked in (model, with_score_range(model, (0.0, 1.0)), WrappedModel(model, model.info)):
+        found = asked.explain(x)
+        assert found is not None
+        assert [layer.layer for layer in found] == ["gate"]
+        torch.testing.assert_close(found[0].importance, wanted.importance)
+        torch.testing.assert_close(found[0].causal_map, wanted.causal_map)
+
+
+def test_models_without_an_explanation_say_none() -> None:
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert models.create("compact").explain(x) is None
+    assert models.wrap(ByHand()).explain(x) is None
+    # a purifier changes what the model sees; a twin is for searching only
+    assert defenses.create("jpeg").wrap(GatedColors()).explain(x) is None
+    assert prepare(GatedColors(), "fp32", x).explain(x) is None
+    both = WrappedModel(GatedColors(), ModelInfo(full_reference=True))
+    assert Swapped(both).explain(x, x) is None

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from iqa_robust.records import IMAGE_COLUMNS, Budget, Component, RunRecord, RunSpec
+from iqa_robust.records import IMAGE_COLUMNS, Budget, Component, Explanations, RunRecord, RunSpec
 
 MOS_RANGE = (0.0, 100.0)
 WEAKENING = {"none": 1.0, "blur": 0.7, "quantize": 0.8, "adversarial-training": 0.35}
@@ -35,6 +35,7 @@ def build_record(
     facts: dict[str, Any] | None = None,
     images: pd.DataFrame | None = None,
     seconds: float = 1.5,
+    explanations: Explanations | None = None,
     **spec: Any,
 ) -> RunRecord:
     """A record whose scores follow the MOS and lose them under attack, the same on every call.
@@ -91,6 +92,7 @@ def build_record(
         seconds=seconds,
         peak_memory_mb=512.0,
         images=build_images(run_spec, n) if images is None else images,
+        explanations=explanations,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import explanations
 
 from iqa_robust.records import Budget, Component, RunRecord, write_images, write_record
 from iqa_robust.tables.board import BOARD_COLUMNS, board
@@ -282,3 +283,28 @@ def test_files_that_are_no_board(tmp_path: Path) -> None:
     only(check_submission(file), "expected the columns")
     file.write_text('"a' + "\n")
     only(check_submission(file), "not a CSV table")
+
+
+def test_explanations_belong_to_the_record(records: list[RunRecord], tmp_path: Path) -> None:
+    values = {"clean": [[1.0, 2.0]] * 2, "attacked": [[2.0, 1.0]] * 2}
+    ids = tuple(records[0].images["image_id"][:2])
+    good = dataclasses.replace(records[0], explanations=explanations(values, ids=ids))
+    assert check_submission(stored(tmp_path / "good", [good, *records[1:]])) == []
+
+    foreign = dataclasses.replace(records[0], explanations=explanations(values, ids=(ids[0], "x")))
+    problems = check_submission(stored(tmp_path / "foreign", [foreign, *records[1:]]))
+    assert [problem.partition("): ")[2] for problem in problems] == [
+        f"its {name} are of images that the record does not hold." for name in ("pictures", "channels", "maps")
+    ]
+
+    half = dataclasses.replace(records[0], explanations=explanations({"clean": values["clean"]}, ids=ids))
+    problems = check_submission(stored(tmp_path / "half", [half, *records[1:]]))
+    assert len(problems) == 3 and all("lack an image clean or attacked" in problem for problem in problems)
+
+
+def test_stray_explanations_are_found(records: list[RunRecord], tmp_path: Path) -> None:
+    stored(tmp_path, records)
+    (tmp_path / "runs" / f"{records[0].digest}.maps.parquet").write_bytes(b"")
+    only(check_submission(tmp_path), ".maps.parquet", "its record names no such file")
+    (tmp_path / "runs" / f"{records[0].digest}.maps.parquet").rename(tmp_path / "runs" / f"{'1' * 16}.maps.parquet")
+    only(check_submission(tmp_path), "images without their record")
