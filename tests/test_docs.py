@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from iqa_robust.records import FLAG_NAMES, IMAGE_COLUMNS
+from iqa_robust.records import EXPLANATION_TABLES, FLAG_NAMES, IMAGE_COLUMNS
 from iqa_robust.tables.board import BOARD_COLUMNS
 from iqa_robust.tables.per_image import PER_IMAGE_COLUMNS
 
@@ -82,6 +82,11 @@ def section(page: str, heading: str) -> str:
 )
 def test_every_column_is_explained_in_order(heading: str, columns: Iterable[str]) -> None:
     assert table_columns(section("formats", heading)) == list(columns)
+
+
+def test_every_column_of_the_explanations_is_explained_in_order() -> None:
+    wanted = [column for columns in EXPLANATION_TABLES.values() for column in columns]
+    assert table_columns(section("formats", "Explanations")) == wanted
 
 
 def test_every_flag_is_explained_in_order() -> None:

@@ -45,13 +45,15 @@ class Query(Brighten):
 
 
 class Planned(SetAttack):
-    """The same after a look at the scores of the whole set."""
+    """Brightens what scores above the mean of the whole set, darkens the rest."""
 
     def plan(self, scores: SetScores, seed: int) -> torch.Tensor:
-        return scores.clean + scores.clean.mean()
+        return torch.where(scores.clean > scores.clean.mean(), scores.clean + 1, scores.clean - 1)
 
     def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
-        return x + budget.eps
+        assert objective.goal.target is not None
+        way = torch.sign(objective.goal.target - objective.score_clean)
+        return x + budget.eps * way[:, None, None, None]
 
 
 class Mute(GatedColors):
