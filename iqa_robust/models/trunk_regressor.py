@@ -19,7 +19,11 @@ from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.models.trunks import build_trunk
 
 WEIGHTS = Path(__file__).with_name("weights")
-PUBLISHED = {"biq2021": "trunk-biq2021.safetensors", "clive": "trunk-clive.safetensors"}
+PUBLISHED = {
+    "biq2021": "trunk-biq2021.safetensors",
+    "clive": "trunk-clive.safetensors",
+    "clive-sort-mask": "trunk-clive-sort-mask.safetensors",
+}
 DEFAULT_BACKBONE = "squeezenet1_1"
 MIN_SIZE = 64
 """Trunks reduce the image by up to 32; smaller ones leave nothing to pool."""
@@ -36,12 +40,13 @@ class TrunkRegressor(LearnedModel):
 
     The published sets are SqueezeNet-1.1 trunks (722,496 weights), fine-tuned by the recipes `trunk-clive` (scores
     0 to 100) and `trunk-biq2021` (scores 0 to 1) on the training splits of those datasets; see the model cards beside
-    the weights. Higher is better.
+    the weights. Higher is better. `clive-sort-mask` was trained robustly, by the recipe `sort-mask-correlation-clive`,
+    with a SortMask-style gate (our reconstruction; docs/robust_training.md).
 
     Args:
         backbone: name of a stack of convolutional stages, see `models.trunks`. It must be the backbone the weights
             were trained with.
-        weights: `"clive"`, `"biq2021"`, or the path of a checkpoint made by `iqa-robust train`.
+        weights: `"clive"`, `"biq2021"`, `"clive-sort-mask"`, or the path of a checkpoint made by `iqa-robust train`.
 
     Raises:
         CheckpointError: at first use, when the weights cannot be read or belong to another network.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from iqa_robust import models
 from iqa_robust.errors import RequestError
