@@ -89,7 +89,7 @@ METHODS: dict[str, Method] = {
     "free": Method(
         "free adversarial training: every batch four times, weights and images moved by one gradient",
         RANKING,
-        {"aim": "against-ranking", "method": "free", "eps_255": EPS_255, "steps": 4, "start": "clean"},
+        {"method": "free", "eps_255": EPS_255, "steps": 4, "start": "clean"},
     ),
     "single-step": Method(
         "a single step from noise of twice the radius (N-FGSM)", RANKING, {**AGAINST, "steps": 1, "start": "noise"}

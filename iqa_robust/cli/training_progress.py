@@ -17,6 +17,7 @@ _STAGES = {
     "start": "fitting the head",
     "train": "training",
     "validate": "validating",
+    "attack": "attacking",
     "test": "testing",
 }
 

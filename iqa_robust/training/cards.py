@@ -12,6 +12,12 @@ import torch
 from iqa_robust.training.recipe import PatchRecipe, Poison, ScoreRecipe
 from iqa_robust.training.strict import Strict
 
+ATTACKED_IMAGES = 32
+ATTACKED_CROP = 224
+ATTACKED_RADII = (1.0, 2.0)
+ATTACKED_STEPS = 10
+"""The attack on a card: the first test images, pixels a side, gray levels, steps."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -56,7 +62,7 @@ class Card:
             f"| training | {settings.optimizer}, {settings.epochs} epochs of batches of {settings.batch_size}, "
             f"learning rate {settings.learning_rate:g} ({settings.schedule}); epoch {self.epoch} was kept |",
             *([f"| poison | {_poison(recipe.poison)} |"] if isinstance(recipe, ScoreRecipe) and recipe.poison else []),
-            *_robust(recipe),
+            *_objective(recipe),
             f"| made with | torch {torch.__version__}, {platform.machine()} |",
             "",
             "## Data",
@@ -91,8 +97,9 @@ def _measured(results: Mapping[str, object]) -> list[str]:
     lines = ["Measured on the stored weights, whole images, no attack."]
     if "test, attacked" in results:
         lines.append(
-            "Under attack: 10 sign steps from a random start push every score away from its side of the median, on the"
-            " middle 224 pixels of at most 32 test images. A first look; boards hold stronger attacks."
+            f"Under attack: {ATTACKED_STEPS} sign steps from a random start push every score away from its side of the"
+            f" median, on the middle {ATTACKED_CROP} pixels of at most {ATTACKED_IMAGES} test images. A first look;"
+            " boards hold stronger attacks."
         )
     return lines
 
@@ -109,8 +116,8 @@ def _poison(poison: Poison) -> str:
     )
 
 
-def _robust(recipe: ScoreRecipe | PatchRecipe) -> list[str]:
-    """The inner player and the terms, for a training that is not a plain one."""
+def _objective(recipe: ScoreRecipe | PatchRecipe) -> list[str]:
+    """The inner player and the terms of the loss; a training of patches has neither."""
     if not isinstance(recipe, ScoreRecipe):
         return []
     inner = [] if recipe.inner is None else [f"inner: {_said(recipe.inner)}"]

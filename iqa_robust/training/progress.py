@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is. `stage` says what is being done: `label`, `poison`, `start`, `train`, `validate`, `test`, or
-    `search`."""
+    """Where a training is. `stage` says what is being done: `label`, `poison`, `start`, `train`, `validate`, `attack`,
+    `test`, or `search`."""
 
     stage: str
     done: int

@@ -21,7 +21,7 @@ from iqa_robust.models.randomness import derive_seed
 from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.models.trunk_regressor import DEFAULT_BACKBONE, TrunkNetwork
 from iqa_robust.models.trunks import hub_weights
-from iqa_robust.training.adversarial.judge import attacked_srocc
+from iqa_robust.training.adversarial.judge import attacked_sroccs
 from iqa_robust.training.adversarial.objective import TrainingObjective
 from iqa_robust.training.data import (
     Loader,
@@ -191,16 +191,30 @@ class ScoreTask(Task):
         samples = center_crops(self.validation, self.recipe.validation.crop)
         measures = agreement(self.network, samples, "validate", listener)
         if self.recipe.inner is not None:
-            attacked = self.attacked(samples, self.recipe.inner.eps_255, VALIDATION_STEPS)
+            (attacked,) = self.attacked(samples, [self.recipe.inner.eps_255], VALIDATION_STEPS, listener)
             measures |= {"srocc_attacked": attacked, "both": (measures["srocc"] + attacked) / 2}
         return measures
 
-    def attacked(self, samples: Sequence[Sample], eps_255: float, steps: int) -> float:
-        """SROCC of samples whose scores were pushed toward the other side; the network is in evaluation mode."""
+    def attacked(
+        self, samples: Sequence[Sample], radii_255: Sequence[float], steps: int, listener: Listener
+    ) -> list[float]:
+        """Per radius, SROCC of samples whose scores were pushed to the other side, in evaluation mode."""
         items = list(load_ahead(samples, 2 * EVALUATION_BATCH))
-        mos = torch.tensor([item.mos for item in items])
-        images = [item.x.to(self.device) for item in items]
-        return attacked_srocc(self.network, self.objective.scores, images, mos, eps_255=eps_255, steps=steps)
+        clock = Clock()
+
+        def tell(done: int) -> None:
+            clock.images = done
+            listener(Progress("attack", done=done, total=len(items) * len(radii_255), rate=clock.rate()))
+
+        return attacked_sroccs(
+            self.network,
+            self.objective.scores,
+            [item.x.to(self.device) for item in items],
+            torch.tensor([item.mos for item in items]),
+            radii_255=radii_255,
+            steps=steps,
+            done=tell,
+        )
 
     def manifests(self) -> dict[str, str]:
         """Hex sha256 of every set that was trained or validated on."""

@@ -9,7 +9,7 @@ from typing import Any
 from iqa_robust import datasets
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.models.checkpoints import load, save
-from iqa_robust.training.cards import Card
+from iqa_robust.training.cards import ATTACKED_CROP, ATTACKED_IMAGES, ATTACKED_RADII, ATTACKED_STEPS, Card
 from iqa_robust.training.data import Sample, center_crops, open_split
 from iqa_robust.training.denoiser import DenoiseTask
 from iqa_robust.training.diffusion import DiffusionTask
@@ -19,12 +19,6 @@ from iqa_robust.training.poisoning_search import search_trigger
 from iqa_robust.training.progress import Listener
 from iqa_robust.training.recipe import DenoiseRecipe, PatchRecipe, Recipe, ScoreRecipe, TriggerRecipe, read_recipe
 from iqa_robust.training.regressor import ScoreTask, agreement
-
-CARD_IMAGES = 32
-CARD_CROP = 224
-CARD_RADII = (1.0, 2.0)
-CARD_STEPS = 10
-"""The attack on a card, on so many test images at most; a first look, which no board replaces."""
 
 
 def run(name: str | Path, *, data_root: Path | None, out: Path | None, log: Path | None, listener: Listener) -> Path:
@@ -109,7 +103,7 @@ def _write_card(
         counts["test"] = len(test)
         samples = [Sample(test, row) for row in test.rows()]
         results["test"] = agreement(task.network, samples, "test", listener)
-        results["test, attacked"] = _attacked(task, samples)
+        results["test, attacked"] = _attacked(task, samples, listener)
     else:
         results["test"] = task.gains(test, listener)
     Card(
@@ -125,10 +119,11 @@ def _write_card(
     ).write()
 
 
-def _attacked(task: ScoreTask, samples: Sequence[Sample]) -> dict[str, float]:
+def _attacked(task: ScoreTask, samples: Sequence[Sample], listener: Listener) -> dict[str, float]:
     """SROCC of the first test images, as center crops, at each of the card's radii."""
-    crops = center_crops(samples[:CARD_IMAGES], CARD_CROP)
-    return {f"srocc at {eps:g}/255": task.attacked(crops, eps, CARD_STEPS) for eps in CARD_RADII}
+    crops = center_crops(samples[:ATTACKED_IMAGES], ATTACKED_CROP)
+    found = task.attacked(crops, ATTACKED_RADII, ATTACKED_STEPS, listener)
+    return {f"srocc at {eps:g}/255": value for eps, value in zip(ATTACKED_RADII, found, strict=True)}
 
 
 def _kept(history: list[dict[str, float]], task: Task) -> int:

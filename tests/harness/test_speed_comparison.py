@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Iterator
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from scripts import scripts_of
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks" / "speed"
 
 
-class Scripts:
-    """The modules of the folder, which import one another by their bare names."""
-
-    def __getattr__(self, name: str) -> ModuleType:
-        return import_module(name)
-
-
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[Any]:
-    names = {path.stem for path in SCRIPTS.glob("*.py")}
-    assert not names & sys.modules.keys()
-    sys.path.insert(0, str(SCRIPTS))
     threads = torch.get_num_threads()
-    yield Scripts()
+    with scripts_of(SCRIPTS) as found:
+        yield found
     torch.set_num_threads(threads)
-    sys.path.remove(str(SCRIPTS))
-    for name in names:
-        sys.modules.pop(name, None)
 
 
 def test_contenders_reach_the_same(scripts: Any, tmp_path: Path) -> None:

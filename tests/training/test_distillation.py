@@ -27,11 +27,12 @@ def test_who_answers_as_the_teacher_has_no_loss_whatever_the_labels(tiny_recipe,
     distill = task(tiny_recipe, tmp_path)
     teacher = models.create("compact")
     images, mos = next(iter(distill.batches(1)))
-    distill.network.forward = lambda x: teacher(x) / 10  # from the teacher's 0..100 to the labels' 0..10
+    distill.network.features = lambda x: x
+    distill.network.score_features = lambda x: teacher(x) / 10  # from the teacher's 0..100 to the labels' 0..10
     assert distill.loss((images, mos)).abs() < 1e-5  # float32 scores on [-1, 1]
-    distill.network.forward = lambda x: teacher(x).flip(0) / 10
+    distill.network.score_features = lambda x: teacher(x).flip(0) / 10
     assert distill.loss((images, mos)) > 1e-3
-    distill.network.forward = lambda x: mos
+    distill.network.score_features = lambda x: mos
     assert distill.loss((images, mos)) > 1e-3
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from iqa_robust.training.adversarial.inner import InnerPlayer, aim
-from iqa_robust.training.adversarial.judge import attacked_srocc
+from iqa_robust.training.adversarial.judge import attacked_sroccs
 from iqa_robust.training.adversarial.settings import Inner
 
 EPS = 4 / 255
@@ -105,7 +105,7 @@ def test_radius_rises_over_the_ramp() -> None:
 
 def test_free_training_moves_images_by_the_gradient_of_the_last_visit(images: torch.Tensor) -> None:
     network = Linear()
-    free = player(network, aim="error", method="free", steps=3)
+    free = player(network, method="free", steps=3, start="clean")
     first = free.replayed(images, EPS, first=True)
     assert torch.equal(first.detach(), images)
     network(first).sum().backward()
@@ -129,7 +129,9 @@ def test_the_player_looks_in_evaluation_mode_and_leaves_no_gradient(images: torc
     [
         {"aim": "difference", "start": "clean"},
         {"aim": "error", "method": "apgd", "start": "clean"},
-        {"aim": "error", "method": "free", "steps": 1},
+        {"method": "free", "steps": 1, "start": "clean"},
+        {"aim": "error", "method": "free", "steps": 2, "start": "clean"},
+        {"method": "pgd"},
         {"aim": "error", "steps": 0},
     ],
 )
@@ -143,8 +145,10 @@ def test_judge_reverses_a_linear_ranking_completely() -> None:
     values = torch.linspace(0.4, 0.6, 10)
     pattern = network.weight.detach() / network.weight.detach().norm()
     images = [torch.full((3, 8, 8), 0.5) + value * 0.01 * pattern for value in values]
-    reach = attacked_srocc(network, network, images, values, eps_255=4, steps=5)
-    assert attacked_srocc(network, network, images, values, eps_255=1e-6, steps=5) == pytest.approx(1)
+    seen: list[int] = []
+    still, reach = attacked_sroccs(network, network, images, values, radii_255=[1e-6, 4], steps=5, done=seen.append)
+    assert still == pytest.approx(1)
+    assert seen == [8, 10, 18, 20]
     # each half keeps its order and changes places with the other: pairs within halves agree, across they do not
     ranks = torch.tensor([6, 7, 8, 9, 10, 1, 2, 3, 4, 5.0])
     expected = torch.corrcoef(torch.stack([ranks, torch.arange(10.0)]))[0, 1].item()

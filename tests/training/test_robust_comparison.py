@@ -9,12 +9,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from scripts import scripts_of
 
 from iqa_robust.harness.track import load_track
 from iqa_robust.models.checkpoints import load
@@ -28,22 +27,10 @@ SHIPPED_METHODS = (
 )  # fmt: skip
 
 
-class Scripts:
-    """The modules of the folder, which import one another by their bare names."""
-
-    def __getattr__(self, name: str) -> ModuleType:
-        return import_module(name)
-
-
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[Any]:
-    names = {path.stem for path in SCRIPTS.glob("*.py")}
-    assert not names & sys.modules.keys()
-    sys.path.insert(0, str(SCRIPTS))
-    yield Scripts()
-    sys.path.remove(str(SCRIPTS))
-    for name in names:
-        sys.modules.pop(name, None)
+    with scripts_of(SCRIPTS) as found:
+        yield found
 
 
 @pytest.mark.parametrize("method", SHIPPED_METHODS)

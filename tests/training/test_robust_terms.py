@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import urllib.error
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,12 +14,20 @@ from skimage.metrics import structural_similarity
 from torch import nn
 
 from iqa_robust.errors import RequestError
+from iqa_robust.models.compact import CompactNetwork
 from iqa_robust.training.adversarial.labels import labels_of
 from iqa_robust.training.adversarial.necessity import necessity
-from iqa_robust.training.adversarial.settings import Inner, Interventions, Latent, LossTerm
+from iqa_robust.training.adversarial.settings import (
+    ATTACKED_TERMS,
+    SCORE_TERMS,
+    Inner,
+    Interventions,
+    Latent,
+    LossTerm,
+)
 from iqa_robust.training.adversarial.terms import NT_STEP, TERMS
 from iqa_robust.training.adversarial.views import Views
-from iqa_robust.training.losses import fidelity
+from iqa_robust.training.losses import LOSSES, fidelity
 
 
 class Linear(nn.Module):
@@ -29,6 +38,7 @@ class Linear(nn.Module):
         generator = torch.Generator().manual_seed(0)
         self.weight = nn.Parameter(torch.randn(3, 16, 16, generator=generator) / 50)
         self.head = nn.Parameter(torch.ones(features))
+        self.gates = nn.ModuleList()
         self.passes = 0
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
@@ -51,7 +61,7 @@ def views_of(network: Linear, clean: torch.Tensor, attacked: torch.Tensor | None
     target = torch.linspace(-1, 1, len(clean))
     return Views(
         network,
-        lambda x: scale * network(x),
+        lambda scores: scale * scores,
         clean,
         target,
         attacked=None if attacked is None else (attacked, target),
@@ -112,10 +122,14 @@ def test_interventions_are_a_series_up_to_the_radius(clean: torch.Tensor) -> Non
     assert value("invariance", views) == pytest.approx(expected, rel=1e-2)  # EPSILON and float32 differences
 
 
+def needed(network: Linear, clean: torch.Tensor, **settings) -> torch.Tensor:
+    return necessity(network.score_features, network.features(clean), Latent(**settings))
+
+
 def test_necessity_of_a_single_cause_is_its_closed_form(clean: torch.Tensor) -> None:
     """One feature: every c' is exactly d deviations away, so f changes by d of its own spread."""
     for distance in (0.5, 2.0):
-        found = necessity(Linear(), clean, Latent(distance=distance)).item()
+        found = needed(Linear(), clean, distance=distance).item()
         assert found == pytest.approx(math.exp(-(distance**2)), rel=1e-3)
 
 
@@ -123,8 +137,8 @@ def test_necessity_finds_a_cause_that_does_not_matter(clean: torch.Tensor) -> No
     network = Linear(features=2)
     with torch.no_grad():
         network.head.copy_(torch.tensor([1.0, 0.0]))  # the second feature is not necessary
-    few = necessity(network, clean, Latent(distance=2.0, steps=1)).item()
-    many = necessity(network, clean, Latent(distance=2.0, steps=30)).item()
+    few = needed(network, clean, distance=2.0, steps=1).item()
+    many = needed(network, clean, distance=2.0, steps=30).item()
     assert many > 0.9
     assert many >= few - 1e-6
 
@@ -173,3 +187,29 @@ def test_lpips_labels_say_that_the_weights_cannot_be_had(monkeypatch: pytest.Mon
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     with pytest.raises(RequestError, match="'lpips' needs weights that could not be downloaded"):
         labels_of(Inner(aim="error", eps_255=4, labels="lpips"), torch.zeros(6), clean, clean, worse=-1.0)
+
+
+def test_names_that_recipes_may_say_are_those_that_exist() -> None:
+    assert set(get_args(LossTerm.model_fields["name"].annotation)) == set(TERMS)
+    assert set(SCORE_TERMS) == set(LOSSES)
+    assert set(ATTACKED_TERMS) < set(TERMS)
+
+
+def test_auxiliary_scores_are_those_of_the_pass_over_clean_and_attacked_images(clean: torch.Tensor) -> None:
+    network = CompactNetwork(stem=4, widths=(4, 8), gate={"name": "cas"}).train()
+    views = Views(
+        network,
+        lambda scores: scores / 100,
+        clean,
+        torch.zeros(6),
+        attacked=(clean.flip(0), torch.ones(6)),
+        eps=0.01,
+        interventions=None,
+        latent=None,
+    )
+    first = value("auxiliary", views)
+    value("gradient-norm", views)  # a pass of its own
+    assert [len(scores) for scores in views.auxiliary_scores] == [12]
+    assert value("auxiliary", views) == first
+    with pytest.raises(RequestError, match="'auxiliary' needs a gate with a predictor"):
+        value("auxiliary", views_of(Linear(), clean))

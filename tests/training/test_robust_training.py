@@ -21,6 +21,13 @@ eps_255 = 4
 steps = 2
 ramp = 0.5
 """
+FREE = """
+[inner]
+method = "free"
+start = "clean"
+eps_255 = 4
+steps = 3
+"""
 ATTACKED = """
 [[loss]]
 name = "plcc"
@@ -53,7 +60,7 @@ def plain(tiny_recipe, tmp_path: Path) -> Path:
         INNER.replace("against-ranking", "difference") + term("difference"),
         INNER + term("scaled-difference"),
         INNER + term("invariance") + "\n[interventions]\ncount = 2\n",
-        INNER.replace("steps = 2", 'steps = 3\nmethod = "free"') + ATTACKED,
+        FREE + ATTACKED,
         INNER.replace("steps = 2", 'steps = 2\nmethod = "apgd"') + ATTACKED,
         INNER.replace("steps = 2", 'steps = 1\nstart = "noise"') + ATTACKED,
         INNER.replace("steps = 2", 'labels = "ssim"') + ATTACKED,
@@ -98,7 +105,7 @@ def test_card_and_log_tell_the_attacked_measures(tiny_recipe, tmp_path: Path) ->
 
 def test_free_training_replays_every_batch(tiny_recipe, tmp_path: Path) -> None:
     totals = []
-    extra = INNER.replace("steps = 2", 'steps = 3\nmethod = "free"') + ATTACKED
+    extra = FREE + ATTACKED
     train(
         tiny_recipe(extra=extra),
         out=tmp_path / "free.safetensors",

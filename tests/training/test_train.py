@@ -159,4 +159,4 @@ def test_progress_tells_rate_time_and_validation(tiny_recipe, tmp_path: Path) ->
     assert all(p.total == 3 and p.epochs == 3 and p.rate > 0 and p.seconds_left >= 0 for p in batches)
     assert not batches[0].validation
     assert set(batches[-1].validation) == {"loss", "srocc", "plcc"}
-    assert {p.stage for p in seen} == {"train", "validate", "test"}
+    assert {p.stage for p in seen} == {"train", "validate", "test", "attack"}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from iqa_robust import attacks, models
-from iqa_robust.models.base import ModelInfo
+from iqa_robust.models.base import ModelInfo, evaluation_mode
 from iqa_robust.records import Budget
 from iqa_robust.training.adversarial.settings import Inner
 
@@ -59,17 +58,19 @@ class InnerPlayer:
 
     def perturbed(self, images: torch.Tensor, target: torch.Tensor, eps: float) -> torch.Tensor:
         """Images (N, 3, h, w) in [0, 1], within `eps` of the clean ones (twice plus a step for the start `noise`)."""
+        name = self.settings.aim
+        assert name is not None  # only the free training has none, and it replays
         if self.settings.method == "apgd":
-            return self._apgd(images, target, eps)
-        with evaluating(self._network):
+            return self._apgd(name, images, target, eps)
+        with evaluation_mode(self._network):
             with torch.no_grad():
                 clean = self._scores(images)
-            value = aim(self.settings.aim, clean, target)
+            value = aim(name, clean, target)
             return self._climb(images, value, eps)
 
     def pushed(self, images: torch.Tensor, side: torch.Tensor, eps: float) -> torch.Tensor:
         """Images whose scores are pushed away from their side, (N,) of +1 and -1, whatever the recipe's aim."""
-        with evaluating(self._network):
+        with evaluation_mode(self._network):
             return self._climb(images, away_from(side), eps)
 
     def replayed(self, images: torch.Tensor, eps: float, *, first: bool) -> torch.Tensor:
@@ -101,29 +102,17 @@ class InnerPlayer:
             x = x.clamp_(0, 1)
         return x.detach()
 
-    def _apgd(self, images: torch.Tensor, target: torch.Tensor, eps: float) -> torch.Tensor:
+    def _apgd(self, name: str, images: torch.Tensor, target: torch.Tensor, eps: float) -> torch.Tensor:
         """The registry's APGD toward a score: the end of the scale that the aim points to, or the mirrored score."""
-        with evaluating(self._network), torch.no_grad():
-            clean = self._scores(images)
-        wanted = -clean
-        if self.settings.aim != "reflect":
-            lower = {"error": clean < target, "difference": clean > 0, "against-ranking": target > target.median()}
-            wanted = torch.where(lower[self.settings.aim], -1.0, 1.0)
-        module = models.wrap(lambda x: self._scores(x).float(), ModelInfo(score_range=(-1.0, 1.0)))
-        budget = Budget(eps_255=255 * eps, steps=self.settings.steps)
         if not eps:
             return images
-        with evaluating(self._network):
-            found = attacks.create("apgd")(module, images, goal="target", target=wanted, budget=budget)
-        return found.images
-
-
-@contextlib.contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode, and back in its own mode afterwards."""
-    training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(training)
+        with evaluation_mode(self._network):
+            with torch.no_grad():
+                clean = self._scores(images)
+            wanted = -clean
+            if name != "reflect":
+                lower = {"error": clean < target, "difference": clean > 0, "against-ranking": target > target.median()}
+                wanted = torch.where(lower[name], -1.0, 1.0)
+            model = models.wrap(self._scores, ModelInfo(score_range=(-1.0, 1.0)))
+            budget = Budget(eps_255=255 * eps, steps=self.settings.steps)
+            return attacks.create("apgd")(model, images, goal="target", target=wanted, budget=budget).images

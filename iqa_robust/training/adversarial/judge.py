@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -14,10 +14,17 @@ from iqa_robust.training.adversarial.settings import Inner
 BATCH = 8
 
 
-def attacked_srocc(
-    network: nn.Module, scores: Scores, images: Sequence[torch.Tensor], mos: torch.Tensor, *, eps_255: float, steps: int
-) -> float:
-    """SROCC with the labels after every score was pushed away from its side of the median of the clean scores.
+def attacked_sroccs(
+    network: nn.Module,
+    scores: Scores,
+    images: Sequence[torch.Tensor],
+    mos: torch.Tensor,
+    *,
+    radii_255: Sequence[float],
+    steps: int,
+    done: Callable[[int], None] = lambda images: None,
+) -> list[float]:
+    """Per radius, SROCC with the labels after every score was pushed away from its side of the clean scores' median.
 
     Sign steps of 2.5 / `steps` of eps from a random start, on the network itself; at a random start already, so that a
     step that only looks good at the clean image does not pass for robustness.
@@ -27,24 +34,28 @@ def attacked_srocc(
         scores: its scores on [-1, 1].
         images: each (3, H, W) in [0, 1]; neighbors of equal size go together.
         mos: labels (M,).
-        eps_255: L-infinity radius, gray levels.
+        radii_255: L-infinity radii, gray levels.
         steps: of the attack.
+        done: called with the number of images attacked so far, over all radii.
     """
-    settings = Inner(aim="against-ranking", eps_255=eps_255, steps=steps)
-    player = InnerPlayer(settings, network, scores)
     batches = _batches(images)
     with torch.no_grad():
-        clean = torch.cat([scores(batch) for batch in batches])
-    median, found, first = clean.median(), [], 0
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for batch in batches:
-            side = torch.where(clean[first : first + len(batch)] > median, 1.0, -1.0)
-            attacked = player.pushed(batch, side, eps_255 / 255)
-            with torch.no_grad():
-                found.append(scores(attacked))
-            first += len(batch)
-    return srocc(torch.cat(found).cpu().numpy(), mos.numpy())
+        clean = [scores(batch) for batch in batches]
+    median = torch.cat(clean).median()
+    found, count = [], 0
+    for eps_255 in radii_255:
+        player = InnerPlayer(Inner(aim="against-ranking", eps_255=eps_255, steps=steps), network, scores)
+        pushed = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for batch, before in zip(batches, clean, strict=True):
+                attacked = player.pushed(batch, torch.where(before > median, 1.0, -1.0), eps_255 / 255)
+                with torch.no_grad():
+                    pushed.append(scores(attacked))
+                count += len(batch)
+                done(count)
+        found.append(srocc(torch.cat(pushed).cpu().numpy(), mos.numpy()))
+    return found
 
 
 def _batches(images: Sequence[torch.Tensor]) -> list[torch.Tensor]:

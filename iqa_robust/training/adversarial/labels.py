@@ -3,6 +3,8 @@ adversarial training", 2024)."""
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 from iqa_robust.attacks.similarity import ssim
@@ -43,11 +45,9 @@ def labels_of(
 def _distance(name: str, clean: torch.Tensor, attacked: torch.Tensor) -> torch.Tensor:
     if name == "ssim":
         return 1 - ssim(attacked.float(), clean.float())
-    import piq
-
     if name == "lpips":
         try:
-            return piq.LPIPS(reduction="none")(attacked, clean).flatten()
+            return _lpips().to(clean.device)(attacked, clean).flatten()
         except OSError as error:  # urllib's errors are some of these
             raise RequestError(
                 f"recipe: inner.labels: 'lpips' needs weights that could not be downloaded ({error});"
@@ -58,4 +58,14 @@ def _distance(name: str, clean: torch.Tensor, attacked: torch.Tensor) -> torch.T
             f"recipe: inner.labels: 'ms-ssim' needs patches of {MS_SSIM_SIDE} pixels a side, got"
             f" {clean.shape[-2]} x {clean.shape[-1]}; enlarge augment.crop."
         )
+    import piq
+
     return 1 - piq.multi_scale_ssim(attacked, clean, data_range=1.0, reduction="none")
+
+
+@cache
+def _lpips() -> torch.nn.Module:
+    """Its weights are downloaded and read once."""
+    import piq
+
+    return piq.LPIPS(reduction="none")

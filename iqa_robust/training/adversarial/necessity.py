@@ -9,34 +9,34 @@ gradient steps on the sphere, where CaSN trains a linear map. Ours, not the text
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
-from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.training.adversarial.settings import Latent
 from iqa_robust.training.losses import EPSILON
 
 
-def necessity(network: ScoreNetwork, images: torch.Tensor, settings: Latent) -> torch.Tensor:
+def necessity(score: Callable[[torch.Tensor], torch.Tensor], causes: torch.Tensor, settings: Latent) -> torch.Tensor:
     """The mean of exp(-(f(c) - f(c'))^2 / s^2): 1 where some other cause gives the same score, near 0 where none does.
 
     Args:
-        network: with `features` (N, 3, h, w) -> (N, F) and `score_features` (N, F) -> (N,), native units.
-        images: (N, 3, h, w).
+        score: features (N, F) to scores (N,), in any unit.
+        causes: the features of a batch (N, F), with their history.
         settings: how far c' must be, and the player's steps.
     """
-    causes = network.features(images)
-    scores = network.score_features(causes)
+    scores = score(causes)
     spread = scores.detach().var() + EPSILON
     unit = causes.detach().std(dim=0) + EPSILON
     radius = settings.distance * causes.shape[1] ** 0.5
     direction = torch.randn_like(causes)
     for number in range(1, settings.steps + 1):
         direction = _on_sphere(direction, radius).detach().requires_grad_()
-        changed = network.score_features(causes.detach() + unit * direction)
+        changed = score(causes.detach() + unit * direction)
         kept = torch.exp(-(changed - scores.detach()).square() / spread)
         (slope,) = torch.autograd.grad(kept.sum(), direction)
         direction = direction.detach() + radius / number * _unit(_along(direction.detach(), slope))
-    changed = network.score_features(causes + unit * _on_sphere(direction, radius).detach())
+    changed = score(causes + unit * _on_sphere(direction, radius).detach())
     return torch.exp(-(changed - scores).square() / spread).mean()
 
 

@@ -25,7 +25,7 @@ class TrainingObjective:
         self._middle, self._half = (low + high) / 2, (high - low) / 2
         self._worse = -1.0 if higher_is_better else 1.0
         self.player = None if recipe.inner is None else InnerPlayer(recipe.inner, network, self.scores)
-        self._attacks = any(term.needs_inner and term.name != "invariance" for term in recipe.loss)
+        self._attacks = any(term.sees_attacked for term in recipe.loss)
 
     @property
     def replays(self) -> int:
@@ -35,7 +35,11 @@ class TrainingObjective:
 
     def scores(self, images: torch.Tensor) -> torch.Tensor:
         """Scores (N,) on [-1, 1], float32."""
-        return (self._network(images).float() - self._middle) / self._half
+        return self.on_scale(self._network(images))
+
+    def on_scale(self, scores: torch.Tensor) -> torch.Tensor:
+        """Native units to [-1, 1], float32."""
+        return (scores.float() - self._middle) / self._half
 
     def loss(self, images: torch.Tensor, labels: torch.Tensor, *, share_done: float, first_visit: bool) -> torch.Tensor:
         """The sum of the terms.
@@ -46,11 +50,11 @@ class TrainingObjective:
             share_done: of the training, in [0, 1]; the radius may rise with it.
             first_visit: whether the free training's perturbation starts anew, as it does in every epoch.
         """
-        target = (labels - self._middle) / self._half
+        target = self.on_scale(labels)
         eps = 0.0 if self.player is None else self.player.radius(share_done)
         views = Views(
             self._network,
-            self.scores,
+            self.on_scale,
             images,
             target,
             attacked=self._attacked(images, target, eps, first_visit),

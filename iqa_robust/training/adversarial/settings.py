@@ -42,17 +42,23 @@ class LossTerm(Strict):
         return self
 
     @property
+    def sees_attacked(self) -> bool:
+        """Whether it looks at the images of the inner player."""
+        return self.on == "attacked" or self.name in ATTACKED_TERMS
+
+    @property
     def needs_inner(self) -> bool:
-        """Whether there must be an inner player."""
-        return self.on == "attacked" or self.name in (*ATTACKED_TERMS, "invariance")
+        """Whether there must be an inner player: for its images, or for its radius."""
+        return self.sees_attacked or self.name == "invariance"
 
 
 class Inner(Strict):
     """The inner player: what it does to a batch before the network is trained on it."""
 
-    aim: Literal["error", "difference", "against-ranking", "reflect"]
+    aim: Literal["error", "difference", "against-ranking", "reflect"] | None = None
     """What it maximizes, per image: the squared error; the squared distance from the clean score; the score's distance
-    toward the other side of the batch's median label; or the closeness to the mirrored clean score."""
+    toward the other side of the batch's median label; or the closeness to the mirrored clean score. `free` has none: it
+    climbs the loss itself."""
     method: Literal["pgd", "apgd", "free"] = "pgd"
     """`pgd` with one step is FGSM. `free`: every batch is trained on `steps` times, and the gradient that trains the
     network also moves the images (Shafahi et al., 2019)."""
@@ -74,12 +80,14 @@ class Inner(Strict):
 
     @model_validator(mode="after")
     def _possible(self) -> Inner:
+        if (self.aim is None) != (self.method == "free"):
+            raise ValueError("`aim` is needed, except by the method `free`, which climbs the loss itself")
         if self.aim == "difference" and self.start == "clean":
             raise ValueError("`difference` has no slope at the clean image: give another `start`")
         if self.method == "apgd" and (self.start != "uniform" or self.step_ratio is not None):
             raise ValueError("`apgd` starts and steps by rules of its own")
-        if self.method == "free" and (self.start == "noise" or self.steps < 2):
-            raise ValueError("`free` needs two steps or more, inside the ball")
+        if self.method == "free" and (self.start != "clean" or self.step_ratio is not None or self.steps < 2):
+            raise ValueError("`free` takes two steps or more, of eps each, from the start `clean`")
         return self
 
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import torch
 
+from iqa_robust.errors import RequestError
 from iqa_robust.models.learned import into_range
 from iqa_robust.models.orthogonality import orthogonality_penalty
 from iqa_robust.training.adversarial.necessity import necessity
@@ -60,16 +61,19 @@ def invariance(views: Views, term: LossTerm) -> torch.Tensor:
 
 def latent_necessity(views: Views, term: LossTerm) -> torch.Tensor:
     """Necessity of the pooled features, against a latent player; see `necessity`."""
-    return necessity(views.network, views.images, views.latent)
+    return necessity(views.network.score_features, views.clean_features, views.latent)
 
 
 def auxiliary(views: Views, term: LossTerm) -> torch.Tensor:
-    """Mean squared error of the gates' own predictions (CAS, CIFS), over clean and, where made, attacked images."""
-    scores = [gate.auxiliary_scores for gate in views.gates() if gate.auxiliary_scores is not None]
-    if not scores:
-        return views.images.new_zeros(())
-    target = views.all_targets
-    return torch.stack([(into_range(score, -1.0, 1.0) - target).square().mean() for score in scores]).mean()
+    """Mean squared error of the gates' own predictions (CAS, CIFS), over clean and, where made, attacked images.
+
+    Raises:
+        RequestError: no gate has a predictor of its own.
+    """
+    if not views.auxiliary_scores:
+        raise RequestError("recipe: loss: the term 'auxiliary' needs a gate with a predictor, 'cas' or 'cifs'.")
+    errors = [into_range(scores, -1.0, 1.0) - views.all_targets for scores in views.auxiliary_scores]
+    return torch.stack([error.square().mean() for error in errors]).mean()
 
 
 def orthogonality(views: Views, term: LossTerm) -> torch.Tensor:

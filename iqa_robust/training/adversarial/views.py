@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
 
+from iqa_robust.models.base import evaluation_mode
 from iqa_robust.models.gates.base import Gate
 from iqa_robust.models.score_network import ScoreNetwork
-from iqa_robust.training.adversarial.inner import Scores, evaluating
 from iqa_robust.training.adversarial.settings import Interventions, Latent
 
 
@@ -19,7 +19,7 @@ class Views:
     def __init__(
         self,
         network: ScoreNetwork,
-        scores: Scores,
+        on_scale: Callable[[torch.Tensor], torch.Tensor],
         images: torch.Tensor,
         target: torch.Tensor,
         *,
@@ -28,9 +28,12 @@ class Views:
         interventions: Interventions | None,
         latent: Latent | None,
     ) -> None:
-        """`attacked`: perturbed images and their labels, where a term needs them. `eps`: the radius now in force."""
+        """`on_scale`: from the network's units to [-1, 1].
+
+        `attacked`: perturbed images and their labels, where a term needs them. `eps`: the radius now in force.
+        """
         self.network = network
-        self.scores = scores
+        self._on_scale = on_scale
         self.images = images
         self.target = target
         self._attacked = attacked
@@ -38,12 +41,28 @@ class Views:
         self._interventions = interventions or Interventions()
         self.latent = latent or Latent()
 
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        """(N,) of any images."""
+        return self._on_scale(self.network(images))
+
+    @cached_property
+    def _all_features(self) -> torch.Tensor:
+        """Clean and attacked images in one pass, so that batch statistics are those of both."""
+        images = self.images if self._attacked is None else torch.cat([self.images, self._attacked[0]])
+        features = self.network.features(images)
+        # a later pass, over moved images, would replace them
+        predicted = [gate.auxiliary_scores for gate in self.network.gates if isinstance(gate, Gate)]
+        self._auxiliary = [scores for scores in predicted if scores is not None]
+        return features
+
     @cached_property
     def _all_scores(self) -> torch.Tensor:
-        """Clean and attacked images in one pass, so that batch statistics are those of both."""
-        if self._attacked is None:
-            return self.scores(self.images)
-        return self.scores(torch.cat([self.images, self._attacked[0]]))
+        return self._on_scale(self.network.score_features(self._all_features))
+
+    @property
+    def clean_features(self) -> torch.Tensor:
+        """Pooled features (N, F) of the clean images."""
+        return self._all_features[: len(self.images)]
 
     @property
     def clean_scores(self) -> torch.Tensor:
@@ -66,15 +85,16 @@ class Views:
         """Labels in the order of the pass: clean, then attacked where there are any."""
         return self.target if self._attacked is None else torch.cat([self.target, self._attacked[1]])
 
-    def gates(self) -> Iterator[Gate]:
-        """The gates, after the pass over clean and attacked images."""
-        _ = self._all_scores
-        return (module for module in self.network.modules() if isinstance(module, Gate))
+    @property
+    def auxiliary_scores(self) -> list[torch.Tensor]:
+        """What the gates with a predictor of their own say of `all_targets`, before `into_range`."""
+        _ = self._all_features
+        return self._auxiliary
 
     @cached_property
     def _slopes(self) -> torch.Tensor:
         """Gradients of the scores at the clean images, without a history."""
-        with evaluating(self.network):
+        with evaluation_mode(self.network):
             x = self.images.detach().requires_grad_()
             (slope,) = torch.autograd.grad(self.scores(x).sum(), x)
         return slope
