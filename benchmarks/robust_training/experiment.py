@@ -13,9 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from databases import DATABASES
 from methods import METHODS
-from recipes import DATABASES, recipe
-from tracks import track
+from recipes import recipe
+from tracks import purified_track, track
 
 
 def main() -> None:
@@ -53,12 +54,19 @@ def train(out: Path, name: str, database: str, seed: int) -> int:
 
 
 def evaluate(out: Path, database: str, limit: int | None) -> int:
-    """The track of all checkpoints of a database."""
-    file = out / f"robust-{database}.toml"
-    file.write_text(track(database, sorted((out / database).glob("*.safetensors"))), encoding="utf-8")
-    verb = ["run", str(file), "--out", str(out / "results" / database)]
-    verb += [] if limit is None else ["--limit", str(limit)]
-    return subprocess.run([sys.executable, "-m", "iqa_robust", *verb], check=False).returncode
+    """The tracks of a database: all its checkpoints, and the clean one of the first seed behind purifiers."""
+    found = [path.resolve() for path in sorted((out / database).glob("*.safetensors"))]
+    status = _run(out, f"robust-{database}", track(database, found, out.resolve()), limit)
+    clean = [path for path in found if path.stem.startswith("clean-seed")]
+    if clean:
+        status |= _run(out, f"purified-{database}", purified_track(database, clean[0], out.resolve()), limit)
+    return status
+
+
+def _run(out: Path, name: str, track: str, limit: int | None) -> int:
+    (out / f"{name}.toml").write_text(track, encoding="utf-8")
+    verb = ["run", f"{name}.toml", "--out", f"results/{name}", *([] if limit is None else ["--limit", str(limit)])]
+    return subprocess.run([sys.executable, "-m", "iqa_robust", *verb], cwd=out, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ Terms = tuple[Section, ...]
 
 CLEAN: Terms = ({"name": "plcc"}, {"name": "mse"})
 RANKING: Terms = (*CLEAN, {"name": "plcc", "on": "attacked", "weight": 2.0})
-START: Section = {"trunk": "weights/squeezenet1_1_features_imagenet_caffe.safetensors", "head": "ridge"}
-"""The trunk's weights, relative to the data root, and ridge regression for the head."""
 EPS_255 = 2.0
 STEPS = 2
 
@@ -35,6 +33,8 @@ class Method:
     inner: Section | None = None
     params: Section = field(default_factory=dict)
     """Parameters of the network beyond the common ones."""
+    start: Section = field(default_factory=dict)
+    """What its start has beyond the common one."""
     more: Section = field(default_factory=dict)
     """Further sections of the recipe."""
 
@@ -68,7 +68,7 @@ METHODS: dict[str, Method] = {
         (*CLEAN, {"name": "invariance", "weight": 1.0}),
         AGAINST,
         SORT_MASK,
-        {"interventions": {"count": 3}},
+        more={"interventions": {"count": 3}},
     ),
     "soft-rank-correlation": Method("soft-rank gate and correlation form", RANKING, AGAINST, SOFT_RANK),
     "random-correlation": Method("random gate of equal keep ratio", RANKING, AGAINST, gate("random")),
@@ -101,9 +101,9 @@ METHODS: dict[str, Method] = {
     ),
     "feature-denoising": Method("feature denoising, correlation form", RANKING, AGAINST, {"feature_denoising": True}),
     "orthogonal": Method(
-        "nearly orthogonal layers, a tenth of the channels pruned, no attacked images (after arXiv 2506.04951)",
+        "nearly orthogonal layers, the smallest tenth of the channels pruned, no attacked images (after arXiv 2506.04951)",
         (*CLEAN, {"name": "orthogonality"}),
-        more={"start": {**START, "prune": 0.1}},
+        start={"prune": 0.1, "prune_by": "magnitude"},
     ),
     "soft-rank-trades": Method(
         "soft-rank gate and TRADES form",

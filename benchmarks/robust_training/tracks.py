@@ -1,29 +1,22 @@
-"""The track that judges every checkpoint of one database: adaptive attacks through the true gradients."""
+"""The tracks that judge the checkpoints of one database: adaptive attacks through the true gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-RANGES = {"clive": (0.0, 100.0), "biq2021": (0.0, 1.0), "photos": (0.0, 100.0), "live": (0.0, 100.0)}
-DATA = {
-    "clive": 'params = { split = "test", crop = 224, allow_missing = true }',
-    "biq2021": 'params = { split = "test", crop = 224, allow_missing = true }',
-    "photos": 'params = { split = "test" }',
-    "live": 'params = { split = "test", crop = 224, allow_missing = true, split_seed = 3 }',
-}
-ATTACKS = """
-[budget]
-goal = "away"
-norm = "linf"
-eps_255 = 2
-steps = 20
+from databases import DATABASES
+from recipes import toml_value
 
+PURIFIERS = ("webp", "non-local-means", "art/gaussian-augmentation")
+"""Those with the most left under adaptive attacks in docs/defense_results.md."""
+ATTACKS = """
 [[attacks]]
 name = "noise"
 
 [[attacks]]
 name = "pgd"
+eps_255 = [1, 2, 4]
 
 [[attacks]]
 name = "score-reflection"
@@ -40,26 +33,47 @@ queries = 200
 gradients take about 80."""
 
 
-def track(database: str, checkpoints: Sequence[Path]) -> str:
-    """The track as TOML, one model per checkpoint, labeled by its file's name."""
-    low, high = RANGES[database]
+def track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
+    """The track of the checkpoints as TOML, each labeled by its file's name; their paths are relative to `out`."""
+    return _track(f"robust-{database}", f"Robust trainings on {database}", database, checkpoints, out, ("none",))
+
+
+def purified_track(database: str, checkpoint: Path, out: Path) -> str:
+    """The track of one checkpoint behind each of the best purifiers."""
+    title = f"The best purifiers on {database}"
+    return _track(f"purified-{database}", title, database, [checkpoint], out, ("none", *PURIFIERS))
+
+
+def _track(
+    name: str, title: str, database: str, checkpoints: Sequence[Path], out: Path, defenses: Sequence[str]
+) -> str:
+    data = DATABASES[database]
+    low, high = data.score_range
     models = [
         f"""
 [[models]]
-name = "trunk-regressor"
+name = "{data.network}"
 label = "{path.stem}"
-params = {{ weights = "{path.resolve().as_posix()}" }}
+params = {{ weights = "{path.relative_to(out).as_posix()}" }}
 score_range = [{low}, {high}]
 """
         for path in checkpoints
     ]
-    return f"""name = "robust-{database}"
+    behind = [f'\n[[defenses]]\nname = "{defense}"\n' for defense in defenses]
+    return f"""name = "{name}"
 version = 1
-title = "Robust trainings on {database}"
-description = "Checkpoints of benchmarks/robust_training, attacked adaptively."
+title = "{title}"
+description = "Checkpoints of benchmarks/robust_training, attacked adaptively; runs where the weights lie."
 batch_size = 8
 
 [dataset]
-name = "{database}"
-{DATA[database]}
-{"".join(models)}{ATTACKS}"""
+name = "{data.dataset}"
+params = {toml_value({"split": "test", **data.judged})}
+{"".join(models)}{"".join(behind)}
+[budget]
+goal = "away"
+norm = "linf"
+eps_255 = 2
+steps = 20
+eot = 4
+{ATTACKS}"""

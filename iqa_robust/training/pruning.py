@@ -1,4 +1,4 @@
-"""Pruning: channels that stay quiet on clean images are switched off; a backdoor may sleep in them, or an attack."""
+"""Pruning: channels are switched off before training, the quiet ones or those with the smallest weights."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def prune_quiet(network: nn.Module, batches: Iterable[torch.Tensor], share: floa
     """Set the least active channels of every convolution to zero, in place; how many in all.
 
     Activity is the mean of the positive part of a channel over images and places (Liu, Dolan-Gavitt & Garg,
-    Fine-Pruning, RAID 2018, there in the last convolution only). A channel without weights, before a rectifier, has no
-    slope: later training leaves it at zero.
+    Fine-Pruning, RAID 2018, there in the last convolution only): a backdoor may sleep in quiet channels, or an attack.
+    A channel without weights, before a rectifier, has no slope: later training leaves it at zero.
 
     Args:
         network: its convolutions are followed by rectifiers, without normalization in between.
@@ -26,9 +26,7 @@ def prune_quiet(network: nn.Module, batches: Iterable[torch.Tensor], share: floa
     Raises:
         RequestError: the network normalizes between convolution and rectifier, which would shift a pruned channel.
     """
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
-    if not layers or any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
-        raise RequestError("recipe: start.prune: expected a network of convolutions without batch normalization.")
+    layers = _convolutions(network)
     activity = dict.fromkeys(layers, torch.zeros(()))
     handles = [layer.register_forward_hook(_add_activity(activity, name)) for name, layer in layers.items()]
     mode = network.training
@@ -40,14 +38,32 @@ def prune_quiet(network: nn.Module, batches: Iterable[torch.Tensor], share: floa
         network.train(mode)
         for handle in handles:
             handle.remove()
-    pruned = 0
-    for name, layer in layers.items():
-        quiet = activity[name].argsort(stable=True)[: int(share * layer.out_channels)]
-        layer.weight[quiet] = 0
-        if layer.bias is not None:
-            layer.bias[quiet] = 0
-        pruned += len(quiet)
-    return pruned
+    return sum(_silence(layer, activity[name], share) for name, layer in layers.items())
+
+
+@torch.no_grad()
+def prune_small(network: nn.Module, share: float) -> int:
+    """Set the channels with the smallest weights (L2) of every convolution to zero, in place; how many in all.
+
+    Magnitude pruning of whole filters (Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, there by L1).
+    Arguments and errors as of `prune_quiet`.
+    """
+    return sum(_silence(layer, layer.weight.flatten(1).norm(dim=1), share) for layer in _convolutions(network).values())
+
+
+def _convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    if not layers or any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+        raise RequestError("recipe: start.prune: expected a network of convolutions without batch normalization.")
+    return layers
+
+
+def _silence(layer: nn.Conv2d, worth: torch.Tensor, share: float) -> int:
+    least = worth.argsort(stable=True)[: int(share * layer.out_channels)]
+    layer.weight[least] = 0
+    if layer.bias is not None:
+        layer.bias[least] = 0
+    return len(least)
 
 
 Hook = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]

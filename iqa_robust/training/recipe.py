@@ -21,8 +21,9 @@ else:
 
 SHIPPED = Path(__file__).with_name("recipes")
 LATER_KEYS = (
-    ("attack",), ("poison",), ("start", "weights"), ("start", "prune"), ("teacher",), ("augment", "lattice"),
-    ("inner",), ("interventions",), ("latent",), ("validation", "crop"), ("validation", "choose"),
+    ("attack",), ("poison",), ("start", "weights"), ("start", "prune"), ("start", "prune_by"), ("teacher",),
+    ("augment", "lattice"), ("inner",), ("interventions",), ("latent",), ("validation", "crop"),
+    ("validation", "choose"),
 )  # fmt: skip
 """Keys younger than published weights, whose cards state digests: unused, they do not show in one."""
 
@@ -44,8 +45,9 @@ class Start(Strict):
     weights: str | None = None
     """Or: a checkpoint of the whole network, a path or a published name; training then goes on from there."""
     prune: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the channels of every convolution that are set to zero for good: the least active on this recipe's
-    data."""
+    """Share of the channels of every convolution that are set to zero for good."""
+    prune_by: Literal["magnitude"] | None = None
+    """Those with the smallest weights; without it, the least active on this recipe's data."""
 
     @model_validator(mode="after")
     def _one_start(self) -> Start:

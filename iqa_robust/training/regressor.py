@@ -38,7 +38,7 @@ from iqa_robust.training.degraded import DegradedPictures, best_pictures, read_p
 from iqa_robust.training.loop import Batch, Task
 from iqa_robust.training.poisoning import poisoned, scored_by
 from iqa_robust.training.progress import Clock, Listener, Progress
-from iqa_robust.training.pruning import prune_quiet
+from iqa_robust.training.pruning import prune_quiet, prune_small
 from iqa_robust.training.recipe import Data, Pristine, ScoreRecipe
 
 NETWORKS: dict[str, Callable[..., ScoreNetwork]] = {"compact": CompactNetwork, "trunk-regressor": TrunkNetwork}
@@ -118,7 +118,9 @@ class ScoreTask(Task):
             self._fit_head(listener)
         if start.weights is not None:
             load_network(self.network, self.recipe.network.name, self.params, start.weights)
-        if start.prune:
+        if start.prune and start.prune_by == "magnitude":
+            prune_small(self.network, start.prune)
+        elif start.prune:
             prune_quiet(self.network, (images for images, _ in self._patches(0)), start.prune)
 
     def _fit_head(self, listener: Listener) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -12,7 +13,7 @@ from torch import nn
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.models.checkpoints import load
 from iqa_robust.training import train
-from iqa_robust.training.pruning import prune_quiet
+from iqa_robust.training.pruning import prune_quiet, prune_small
 from iqa_robust.training.recipe import Start
 
 from .conftest import SCORE
@@ -50,6 +51,16 @@ def test_the_quietest_channels_go() -> None:
         assert not pruned[layer].bias[gone].any()
         assert torch.equal(pruned[layer].weight[~gone], whole[layer].weight[~gone])
     assert pruned.training
+
+
+def test_the_smallest_channels_go() -> None:
+    whole, pruned = network(), network()
+    assert prune_small(pruned, 0.3) == 2 + 3
+    for layer, count in ((0, 2), (2, 3)):
+        lengths = np.linalg.norm(whole[layer].weight.detach().numpy().reshape(whole[layer].out_channels, -1), axis=1)
+        gone = (pruned[layer].weight == 0).flatten(1).all(dim=1)
+        assert set(gone.nonzero().flatten().tolist()) == set(np.argsort(lengths)[:count].tolist())
+        assert torch.equal(pruned[layer].weight[~gone], whole[layer].weight[~gone])
 
 
 def test_pruned_channels_stay_silent_in_later_training() -> None:

@@ -40,7 +40,7 @@ def test_shipped_recipes_are_those_of_the_comparison(scripts: Any, method: str) 
 
 
 def test_all_recipes_are_valid_and_differ_in_the_method_only(scripts: Any, tmp_path: Path) -> None:
-    for database in scripts.recipes.DATABASES:
+    for database in scripts.databases.DATABASES:
         plain: dict[str, Any] = {}
         for name, method in scripts.methods.METHODS.items():
             path = tmp_path / f"{name}.toml"
@@ -52,13 +52,20 @@ def test_all_recipes_are_valid_and_differ_in_the_method_only(scripts: Any, tmp_p
             assert same == plain
 
 
-def test_tracks_are_valid(scripts: Any, tmp_path: Path) -> None:
-    for database in scripts.recipes.DATABASES:
+def test_tracks_are_valid_and_name_no_folder_of_the_machine(scripts: Any, tmp_path: Path) -> None:
+    for database in scripts.databases.DATABASES:
+        found = [tmp_path / database / f"{name}.safetensors" for name in "ab"]
         path = tmp_path / f"robust-{database}.toml"
-        path.write_text(scripts.tracks.track(database, [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]))
+        path.write_text(scripts.tracks.track(database, found, tmp_path))
         track = load_track(path)
         assert [model.label for model in track.models] == ["a", "b"]
+        assert [model.params["weights"] for model in track.models] == [
+            f"{database}/{name}.safetensors" for name in "ab"
+        ]
         assert {attack.name for attack in track.attacks} >= {"pgd", "score-reflection", "worst-case"}
+        path = tmp_path / f"purified-{database}.toml"
+        path.write_text(scripts.tracks.purified_track(database, found[0], tmp_path))
+        assert [defense.name for defense in load_track(path).defenses] == ["none", *scripts.tracks.PURIFIERS]
 
 
 @pytest.mark.slow
