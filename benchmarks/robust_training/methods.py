@@ -59,6 +59,18 @@ METHODS: dict[str, Method] = {
         inner("error"),
     ),
     "sort-mask-correlation": Method("SortMask-style gate and correlation form", RANKING, AGAINST, SORT_MASK),
+    "sort-mask-at": Method(
+        "SortMask-style gate and plain adversarial training",
+        ({"name": "plcc", "on": "attacked"}, {"name": "mse", "on": "attacked"}),
+        inner("error"),
+        SORT_MASK,
+    ),
+    "sort-mask-trades": Method(
+        "SortMask-style gate and TRADES, form for scores",
+        (*CLEAN, {"name": "difference", "weight": 6.0}),
+        inner("difference"),
+        SORT_MASK,
+    ),
     "scaled-difference": Method(
         "the loss of cprl-a without its gate", (*RANKING, {"name": "scaled-difference", "weight": 0.5}), AGAINST
     ),
@@ -101,7 +113,7 @@ METHODS: dict[str, Method] = {
     ),
     "feature-denoising": Method("feature denoising, correlation form", RANKING, AGAINST, {"feature_denoising": True}),
     "orthogonal": Method(
-        "nearly orthogonal layers, the smallest tenth of the channels pruned, no attacked images (after arXiv 2506.04951)",
+        "nearly orthogonal layers, the smallest tenth of channels pruned, no attacked images (after arXiv 2506.04951)",
         (*CLEAN, {"name": "orthogonality"}),
         start={"prune": 0.1, "prune_by": "magnitude"},
     ),

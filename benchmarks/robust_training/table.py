@@ -1,0 +1,182 @@
+"""The table of the comparison, from its records and cards, as Markdown:
+
+    python benchmarks/robust_training/table.py --out DIR [--databases a,b] [--against at]
+
+One line per method and database; means over the seeds, with the lowest and the highest where there are several. Images,
+boards and flags are those of the runs below `DIR/results`.
+
+- validation: SROCC of clean and of attacked images on the held-out part of the training split, from the cards.
+- 1, 2, 4 of 255: SROCC of the test images under the attack that leaves the least (one cell, the whole set).
+- worst-case: SROCC under that attack alone, 2/255; `-` where it was not run.
+- shift / sd: mean over the images of the largest shift in any cell at 2/255, in deviations of the model's own clean
+  scores.
+- minus AT: SROCC under the strongest attack at 2/255, less that of the method `--against` under its own strongest
+  attack, on the same images and seed, with its 95 % interval (paired bootstrap over images; ends are means over seeds).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from databases import DATABASES
+from methods import METHODS
+
+from iqa_robust.measures import paired_interval
+from iqa_robust.measures.correlation import srocc
+from iqa_robust.records import RunRecord, read_records
+from iqa_robust.tables.verdicts import verdicts
+
+COLUMNS = (
+    "method", "seeds", "validation: clean", "attacked", "test: clean", "1/255", "2/255", "4/255", "worst-case",
+    "shift / sd", "minus AT", "flags",
+)  # fmt: skip
+EPS = 2.0
+"""Radius of the columns that have one."""
+
+
+def lines(database: str, out: Path, against: str) -> tuple[int, list[dict[str, str]]]:
+    """Images judged, and one dict per method keyed by `COLUMNS`."""
+    records = [
+        record
+        for name in (f"robust-{database}", f"purified-{database}")
+        if (out / "results" / name).is_dir()
+        for record in read_records(out / "results" / name)
+        if record.status != "failed"
+    ]
+    if not records:
+        return 0, []
+    found = verdicts(records)
+    names = {_method(name, defense): None for name, defense in zip(found["model"], found["defense"], strict=True)}
+    rows = [
+        _line(name, database, out, found[[_method(m, d) == name for m, d in _systems(found)]], records, against)
+        for name in sorted(names, key=_order)
+    ]
+    return int(found["n_images"].max()), rows
+
+
+def _systems(found: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(zip(found["model"], found["defense"], strict=True))
+
+
+def _method(model: str, defense: str) -> str:
+    name = re.sub(r"-seed\d+$", "", model)
+    return name if defense == "none" else f"{name} behind {defense}"
+
+
+def _order(name: str) -> tuple[int, str]:
+    method = name.partition(" ")[0]
+    return (list(METHODS).index(method) if method in METHODS else len(METHODS), name)
+
+
+def _line(
+    name: str, database: str, out: Path, found: pd.DataFrame, records: Sequence[RunRecord], against: str
+) -> dict[str, str]:
+    two = found[found["eps_255"] == EPS]
+    models = sorted(set(found["model"]))
+    cards = [_card(out / database / f"{model}.md") for model in models] if "behind" not in name else []
+    worst = [
+        _srocc(record)
+        for record in records
+        if record.spec.attack.name == "worst-case"
+        and record.spec.budget.eps_255 == EPS
+        and _method(record.spec.model.title, _defense(record)) == name
+    ]
+    flags = sorted({flag for cell in found["flags"] if cell for flag in str(cell).split(";")})
+    return {
+        "method": f"`{name}`",
+        "seeds": str(len(models)),
+        "validation: clean": _mean([card["srocc"] for card in cards if "srocc" in card]),
+        "attacked": _mean([card["srocc_attacked"] for card in cards if "srocc_attacked" in card]),
+        "test: clean": _mean(two["srocc_clean"]),
+        **{f"{eps}/255": _mean(found[found["eps_255"] == eps]["srocc_strongest"]) for eps in (1, 2, 4)},
+        "worst-case": _mean(worst),
+        "shift / sd": _mean(two["shift_worst"]),
+        "minus AT": _difference(two, records, against),
+        "flags": ", ".join(flags),
+    }
+
+
+def _card(path: Path) -> dict[str, float]:
+    found = re.findall(r"^\| validation \| (\w+) \| ([-.\d]+) \|", path.read_text(), re.MULTILINE)
+    return {measure: float(value) for measure, value in found}
+
+
+def _defense(record: RunRecord) -> str:
+    return "none" if record.spec.defense is None else record.spec.defense.title
+
+
+def _sign(record: RunRecord) -> float:
+    """1 where higher scores and higher labels mean the same, else -1."""
+    return 1.0 if record.facts["higher_is_better"] == record.facts["mos_higher_is_better"] else -1.0
+
+
+def _srocc(record: RunRecord) -> float:
+    return srocc(record.images["score_adv"], _sign(record) * record.images["mos"])
+
+
+def _mean(values: Sequence[float] | pd.Series) -> str:
+    given = np.asarray(values, dtype=float)
+    if not given.size:
+        return "-"
+    if np.isnan(given).any():
+        return "undefined"
+    spread = f" ({given.min():.2f} to {given.max():.2f})" if given.size > 1 else ""
+    return f"{given.mean():.2f}{spread}"
+
+
+def _difference(two: pd.DataFrame, records: Sequence[RunRecord], against: str) -> str:
+    """Over the seeds that both methods have."""
+    found = []
+    for row in two.itertuples():
+        seed = re.search(r"-seed\d+$", str(row.model))
+        own = _strongest(str(row.model), str(row.defense), records)
+        other = None if seed is None else _strongest(f"{against}{seed[0]}", "none", records)
+        if own is None or other is None or own is other:
+            continue
+        images = own.images.set_index("image_id")
+        rival = other.images.set_index("image_id").reindex(images.index)
+        interval = paired_interval("srocc", images["score_adv"], rival["score_adv"], _sign(own) * images["mos"])
+        found.append((_srocc(own) - _srocc(other), interval.lo, interval.hi))
+    if not found:
+        return ""
+    value, low, high = np.mean(found, axis=0)
+    return "undefined" if np.isnan(value) else f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def _strongest(model: str, defense: str, records: Sequence[RunRecord]) -> RunRecord | None:
+    """The cell at `EPS` with the lowest attacked SROCC; controls are no attacks."""
+    cells = [
+        record
+        for record in records
+        if record.spec.model.title == model
+        and _defense(record) == defense
+        and record.spec.budget.eps_255 == EPS
+        and not record.facts.get("control")
+    ]
+    return min(cells, key=_srocc, default=None)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--databases", default=",".join(DATABASES))
+    parser.add_argument("--against", default="at")
+    given = parser.parse_args()
+    for database in given.databases.split(","):
+        images, rows = lines(database, given.out, given.against)
+        if not rows:
+            continue
+        table = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+        table += [f"| {' | '.join(row[name] for name in COLUMNS)} |" for row in rows]
+        sys.stdout.write("\n".join(["", f"### {database}, {images} test images", "", *table, ""]))
+
+
+if __name__ == "__main__":
+    main()
