@@ -36,7 +36,7 @@ class Database:
     augment: Section = field(default_factory=lambda: {"crop": 160})
     batch_size: int = 16
     learning_rate: float = 5e-4
-    judged: Section = field(default_factory=lambda: {"crop": 224, "allow_missing": True})
+    judged: Section = field(default_factory=lambda: {"crop": 224, "allow_missing": True, "limit": 24})
     """Parameters of the dataset for the test split."""
 
 
@@ -70,7 +70,7 @@ DATABASES: dict[str, Database] = {
         {"limit": 1200},
         3,
         {"share": 0.1},
-        judged={},
+        judged={"limit": 24},
     ),
     "live": Database(
         "live",
@@ -80,7 +80,7 @@ DATABASES: dict[str, Database] = {
         {"allow_missing": True, "split_seed": 3},
         60,
         {},
-        judged={"crop": 224, "allow_missing": True, "split_seed": 3},
+        judged={"crop": 224, "allow_missing": True, "split_seed": 3, "limit": 24},
     ),
     "compact": Database(
         "photos",
@@ -100,7 +100,7 @@ DATABASES: dict[str, Database] = {
         augment={"crop": 128, "flip": True, "turn": True, "colors": True},
         batch_size=32,
         learning_rate=1e-3,
-        judged={},
+        judged={"limit": 24},
     ),
 }
 """By name, in the order of the comparison. `compact` makes the networks that ship with the package."""

@@ -1,4 +1,4 @@
-"""The table of the comparison, from its records and cards, as Markdown:
+"""The table of the comparison, from its records and cards, as Markdown.
 
     python benchmarks/robust_training/table.py --out DIR [--databases a,b] [--against at]
 
@@ -25,12 +25,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from databases import DATABASES
-from methods import METHODS
+from results import attacked_srocc, defense, method, records_of, sign, systems
 
 from iqa_robust.measures import paired_interval
-from iqa_robust.measures.correlation import srocc
-from iqa_robust.records import RunRecord, read_records
-from iqa_robust.tables.verdicts import verdicts
+from iqa_robust.records import RunRecord
 
 COLUMNS = (
     "method", "seeds", "validation: clean", "attacked", "test: clean", "1/255", "2/255", "4/255", "worst-case",
@@ -42,36 +40,14 @@ EPS = 2.0
 
 def lines(database: str, out: Path, against: str) -> tuple[int, list[dict[str, str]]]:
     """Images judged, and one dict per method keyed by `COLUMNS`."""
-    records = [
-        record
-        for name in (f"robust-{database}", f"purified-{database}")
-        if (out / "results" / name).is_dir()
-        for record in read_records(out / "results" / name)
-        if record.status != "failed"
-    ]
+    records = records_of(database, out)
     if not records:
         return 0, []
-    found = verdicts(records)
-    names = {_method(name, defense): None for name, defense in zip(found["model"], found["defense"], strict=True)}
+    found = systems(records)
     rows = [
-        _line(name, database, out, found[[_method(m, d) == name for m, d in _systems(found)]], records, against)
-        for name in sorted(names, key=_order)
+        _line(str(name), database, out, part, records, against) for name, part in found.groupby("method", sort=False)
     ]
     return int(found["n_images"].max()), rows
-
-
-def _systems(found: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(zip(found["model"], found["defense"], strict=True))
-
-
-def _method(model: str, defense: str) -> str:
-    name = re.sub(r"-seed\d+$", "", model)
-    return name if defense == "none" else f"{name} behind {defense}"
-
-
-def _order(name: str) -> tuple[int, str]:
-    method = name.partition(" ")[0]
-    return (list(METHODS).index(method) if method in METHODS else len(METHODS), name)
 
 
 def _line(
@@ -81,11 +57,11 @@ def _line(
     models = sorted(set(found["model"]))
     cards = [_card(out / database / f"{model}.md") for model in models] if "behind" not in name else []
     worst = [
-        _srocc(record)
+        attacked_srocc(record)
         for record in records
         if record.spec.attack.name == "worst-case"
         and record.spec.budget.eps_255 == EPS
-        and _method(record.spec.model.title, _defense(record)) == name
+        and method(record.spec.model.title, defense(record)) == name
     ]
     flags = sorted({flag for cell in found["flags"] if cell for flag in str(cell).split(";")})
     return {
@@ -105,19 +81,6 @@ def _line(
 def _card(path: Path) -> dict[str, float]:
     found = re.findall(r"^\| validation \| (\w+) \| ([-.\d]+) \|", path.read_text(), re.MULTILINE)
     return {measure: float(value) for measure, value in found}
-
-
-def _defense(record: RunRecord) -> str:
-    return "none" if record.spec.defense is None else record.spec.defense.title
-
-
-def _sign(record: RunRecord) -> float:
-    """1 where higher scores and higher labels mean the same, else -1."""
-    return 1.0 if record.facts["higher_is_better"] == record.facts["mos_higher_is_better"] else -1.0
-
-
-def _srocc(record: RunRecord) -> float:
-    return srocc(record.images["score_adv"], _sign(record) * record.images["mos"])
 
 
 def _mean(values: Sequence[float] | pd.Series) -> str:
@@ -141,8 +104,8 @@ def _difference(two: pd.DataFrame, records: Sequence[RunRecord], against: str) -
             continue
         images = own.images.set_index("image_id")
         rival = other.images.set_index("image_id").reindex(images.index)
-        interval = paired_interval("srocc", images["score_adv"], rival["score_adv"], _sign(own) * images["mos"])
-        found.append((_srocc(own) - _srocc(other), interval.lo, interval.hi))
+        interval = paired_interval("srocc", images["score_adv"], rival["score_adv"], sign(own) * images["mos"])
+        found.append((attacked_srocc(own) - attacked_srocc(other), interval.lo, interval.hi))
     if not found:
         return ""
     value, low, high = np.mean(found, axis=0)
@@ -155,11 +118,11 @@ def _strongest(model: str, defense: str, records: Sequence[RunRecord]) -> RunRec
         record
         for record in records
         if record.spec.model.title == model
-        and _defense(record) == defense
+        and defense(record) == defense
         and record.spec.budget.eps_255 == EPS
         and not record.facts.get("control")
     ]
-    return min(cells, key=_srocc, default=None)
+    return min(cells, key=attacked_srocc, default=None)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ name = "noise"
 [[attacks]]
 name = "pgd"
 eps_255 = [1, 2, 4]
+steps = 10
 
 [[attacks]]
 name = "score-reflection"

@@ -1,0 +1,61 @@
+"""What the tracks of the comparison left: records, and one line per system and radius with its method and seed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from methods import METHODS
+
+from iqa_robust.measures.correlation import srocc
+from iqa_robust.records import RunRecord, read_records
+from iqa_robust.tables.verdicts import verdicts
+
+
+def records_of(database: str, out: Path) -> list[RunRecord]:
+    """Records below `out/results` of both tracks of a database, without failed cells."""
+    return [
+        record
+        for name in (f"robust-{database}", f"purified-{database}")
+        if (out / "results" / name).is_dir()
+        for record in read_records(out / "results" / name)
+        if record.status != "failed"
+    ]
+
+
+def systems(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """The columns of `verdicts`, and `method` and `seed`, in the order of the comparison."""
+    found = verdicts(records)
+    names = [method(model, defense) for model, defense in zip(found["model"], found["defense"], strict=True)]
+    found.insert(0, "method", names)
+    found.insert(1, "seed", [int(name.rpartition("-seed")[2]) for name in found["model"]])
+    return found.sort_values(["method", "seed", "eps_255"], key=lambda c: c.map(_order) if c.name == "method" else c)
+
+
+def method(model: str, defense: str) -> str:
+    """The method's name from a model's label, with the purifier it stands behind."""
+    name = re.sub(r"-seed\d+$", "", model)
+    return name if defense == "none" else f"{name} behind {defense}"
+
+
+def _order(name: str) -> str:
+    known = list(METHODS)
+    base = name.partition(" ")[0]
+    return f"{known.index(base) if base in known else len(known):03d} {name}"
+
+
+def defense(record: RunRecord) -> str:
+    """The defense's title, `none` for the bare model."""
+    return "none" if record.spec.defense is None else record.spec.defense.title
+
+
+def sign(record: RunRecord) -> float:
+    """1 where higher scores and higher labels mean the same, else -1."""
+    return 1.0 if record.facts["higher_is_better"] == record.facts["mos_higher_is_better"] else -1.0
+
+
+def attacked_srocc(record: RunRecord) -> float:
+    """SROCC of the attacked scores with the labels."""
+    return srocc(record.images["score_adv"], sign(record) * record.images["mos"])
