@@ -18,7 +18,13 @@ from iqa_robust.models.pooling import mean_and_std
 from iqa_robust.models.score_network import ScoreNetwork
 
 WEIGHTS = Path(__file__).with_name("weights")
-PUBLISHED = {"photos": "compact-photos.safetensors", "student": "compact-student-photos.safetensors"}
+ROBUST = ("at", "correlation", "trades", "nt", "cprl-style")
+"""Published weights of robust trainings, each from those of `photos`."""
+PUBLISHED = {
+    "photos": "compact-photos.safetensors",
+    "student": "compact-student-photos.safetensors",
+    **{name: f"compact-{name}-photos.safetensors" for name in ROBUST},
+}
 MIN_SIZE = 32
 """Three halvings after the stem leave 2 x 2 positions of 32 pixels; fewer give no spread to pool."""
 
@@ -34,8 +40,9 @@ class Compact(LearnedModel):
     not on opinions of people; see its model card beside the weights.
 
     Args:
-        weights: `"photos"`, `"student"` (narrow, distilled from `photos`), or the path of a checkpoint made by
-            `iqa-robust train`.
+        weights: `"photos"`; `"student"` (narrow, distilled from `photos`); a name of `ROBUST`, trained on from `photos`
+            with attacked images by the recipe `compact-NAME-photos` (`cprl-style` is a reconstruction, docs/cprl.md);
+            or the path of a checkpoint made by `iqa-robust train`.
 
     Raises:
         CheckpointError: at first use, when the weights cannot be read or belong to another network.

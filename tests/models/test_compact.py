@@ -7,10 +7,11 @@ import torch
 from scipy.stats import spearmanr
 from torch.utils.flop_counter import FlopCounterMode
 
-from iqa_robust import datasets, models
+from iqa_robust import attacks, datasets, models
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import check_inputs
-from iqa_robust.models.compact import PUBLISHED, WEIGHTS
+from iqa_robust.models.compact import PUBLISHED, ROBUST, WEIGHTS
+from iqa_robust.records import Budget
 
 REACHED = 0.80
 """SROCC that the published weights must have on the whole test split, to two decimals."""
@@ -80,3 +81,31 @@ def test_published_weights_rank_held_out_photos(compact) -> None:
     with torch.no_grad():
         predicted = torch.cat([compact(batch) for batch in batches])
     assert round(spearmanr(predicted, [item.mos for item in items]).statistic, 2) >= REACHED
+
+
+@pytest.mark.parametrize("name", ROBUST)
+def test_robust_weights_have_a_card_and_are_small(name: str) -> None:
+    path = WEIGHTS / PUBLISHED[name]
+    assert path.stat().st_size <= 3 * 2**20
+    card = path.with_suffix(".md").read_text()
+    assert models.create("compact", weights=name).info.weights_sha256 in card
+    assert f"| recipe | `compact-{name}-photos`" in card
+
+
+def test_all_published_weights_are_small_together() -> None:
+    assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) <= 20 * 2**20
+
+
+def test_robust_weights_move_less_than_clean_ones() -> None:
+    items = list(datasets.create("photos", split="test", limit=8))
+    x = torch.stack([item.x for item in items])
+    budget = Budget(eps_255=2, steps=5)
+
+    def moved(weights: str) -> float:
+        """Mean shift in deviations of the model's own clean scores."""
+        model = models.create("compact", weights=weights)
+        result = attacks.create("score-reflection")(model, x, goal="reflect", budget=budget)
+        return float((result.score_adv - result.score_clean).abs().mean() / result.score_clean.std())
+
+    clean = moved("photos")
+    assert {name: moved(name) < clean for name in ROBUST} == dict.fromkeys(ROBUST, True)

@@ -25,6 +25,14 @@ SHIPPED_METHODS = (
     "at", "cas", "cifs", "correlation", "cprl-a", "cprl-b", "cprl-v2", "feature-denoising", "free", "nt", "orthogonal",
     "silu-correlation", "single-step", "sort-mask", "sort-mask-correlation", "ssim-labels", "trades",
 )  # fmt: skip
+COMPACT = {
+    "at": "at",
+    "correlation": "correlation",
+    "trades": "trades",
+    "nt": "nt",
+    "cprl-style": "sort-mask-correlation",
+}
+"""Published weights of the compact network, and the methods that made them."""
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +45,13 @@ def scripts() -> Iterator[Any]:
 def test_shipped_recipes_are_those_of_the_comparison(scripts: Any, method: str) -> None:
     wanted = tomllib.loads(scripts.recipes.recipe(f"{method}-clive", scripts.methods.METHODS[method], "clive", 0))
     assert tomllib.loads((SHIPPED / f"{method}-clive.toml").read_text()) == wanted
+
+
+@pytest.mark.parametrize(("name", "method"), COMPACT.items())
+def test_recipes_of_published_robust_weights_are_those_of_the_comparison(scripts: Any, name: str, method: str) -> None:
+    name = f"compact-{name}-photos"
+    wanted = tomllib.loads(scripts.recipes.recipe(name, scripts.methods.METHODS[method], "compact", 0))
+    assert tomllib.loads((SHIPPED / f"{name}.toml").read_text()) == wanted
 
 
 def test_all_recipes_are_valid_and_differ_in_the_method_only(scripts: Any, tmp_path: Path) -> None:
