@@ -46,11 +46,6 @@ def _order(name: str) -> str:
     return f"{known.index(base) if base in known else len(known):03d} {name}"
 
 
-def defense(record: RunRecord) -> str:
-    """The defense's title, `none` for the bare model."""
-    return "none" if record.spec.defense is None else record.spec.defense.title
-
-
 def sign(record: RunRecord) -> float:
     """1 where higher scores and higher labels mean the same, else -1."""
     return 1.0 if record.facts["higher_is_better"] == record.facts["mos_higher_is_better"] else -1.0

@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from databases import DATABASES
-from results import attacked_srocc, defense, method, records_of, sign, systems
+from results import attacked_srocc, method, records_of, sign, systems
 
 from iqa_robust.measures import paired_interval
 from iqa_robust.records import RunRecord
+from iqa_robust.tables.cells import defense_title
 
 COLUMNS = (
     "method", "seeds", "validation: clean", "attacked", "test: clean", "1/255", "2/255", "4/255", "worst-case",
@@ -61,7 +62,7 @@ def _line(
         for record in records
         if record.spec.attack.name == "worst-case"
         and record.spec.budget.eps_255 == EPS
-        and method(record.spec.model.title, defense(record)) == name
+        and method(record.spec.model.title, defense_title(record.spec)) == name
     ]
     flags = sorted({flag for cell in found["flags"] if cell for flag in str(cell).split(";")})
     return {
@@ -118,7 +119,7 @@ def _strongest(model: str, defense: str, records: Sequence[RunRecord]) -> RunRec
         record
         for record in records
         if record.spec.model.title == model
-        and defense(record) == defense
+        and defense_title(record.spec) == defense
         and record.spec.budget.eps_255 == EPS
         and not record.facts.get("control")
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 if sys.version_info >= (3, 11):
@@ -13,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import spearmanr
 from scripts import scripts_of
 
+from iqa_robust.harness.plan import Selection, make_plan
+from iqa_robust.harness.run import run
 from iqa_robust.harness.track import load_track
 from iqa_robust.models.checkpoints import load
+from iqa_robust.models.compact import PUBLISHED, WEIGHTS
 from iqa_robust.training import train
 from iqa_robust.training.recipe import SHIPPED, read_recipe
 
@@ -81,6 +86,38 @@ def test_tracks_are_valid_and_name_no_folder_of_the_machine(scripts: Any, tmp_pa
         path = tmp_path / f"purified-{database}.toml"
         path.write_text(scripts.tracks.purified_track(database, found[0], tmp_path))
         assert [defense.name for defense in load_track(path).defenses] == ["none", *scripts.tracks.PURIFIERS]
+
+
+def test_the_table_is_that_of_the_records(scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "compact").mkdir()
+    for label, published in (("clean-seed0", "photos"), ("at-seed0", "student"), ("at-seed1", "photos")):
+        for suffix in (".safetensors", ".md"):
+            source = WEIGHTS / Path(PUBLISHED[published]).with_suffix(suffix)
+            shutil.copy(source, tmp_path / "compact" / f"{label}{suffix}")
+    track = tmp_path / "robust-compact.toml"
+    found = sorted((tmp_path / "compact").glob("*.safetensors"))
+    track.write_text(scripts.tracks.track("compact", found, tmp_path))
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(load_track(track), selection=Selection(attacks=["noise", "pgd"], limit=5))
+    records = run(plan, tmp_path / "results" / "robust-compact", device="cpu", precision="fp32")
+    images, lines = scripts.table.lines("compact", tmp_path, "at")
+    assert images == 5
+    assert [line["method"] for line in lines] == ["`clean`", "`at`"]
+
+    def under_attack(label: str) -> float:
+        (record,) = [
+            r
+            for r in records
+            if r.spec.model.title == label and (r.spec.attack.name, r.spec.budget.eps_255) == ("pgd", 2)
+        ]
+        return float(spearmanr(record.images["score_adv"], record.images["mos"]).statistic)
+
+    clean, first, second = map(under_attack, ("clean-seed0", "at-seed0", "at-seed1"))
+    assert lines[0]["2/255"] == f"{clean:.2f}"
+    spread = f"({min(first, second):.2f} to {max(first, second):.2f})"
+    assert lines[1]["2/255"] == f"{(first + second) / 2:.2f} {spread}"
+    assert lines[0]["minus AT"].startswith(f"{clean - first:+.2f} (")
+    assert (lines[0]["validation: clean"], lines[0]["worst-case"]) == ("0.74", "-")
 
 
 @pytest.mark.slow
