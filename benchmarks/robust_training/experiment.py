@@ -2,6 +2,7 @@
 
     python benchmarks/robust_training/experiment.py train --out DIR [--methods a,b] [--databases a,b] [--seeds 0,1]
     python benchmarks/robust_training/experiment.py evaluate --out DIR [--databases a,b] [--limit N]
+    python benchmarks/robust_training/experiment.py publish --out DIR [--databases a,b] --to leaderboards
 
 The data root is `IQA_ROBUST_DATA`. See docs/robust_training.md.
 """
@@ -9,6 +10,7 @@ The data root is `IQA_ROBUST_DATA`. See docs/robust_training.md.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -18,16 +20,21 @@ from methods import METHODS
 from recipes import recipe
 from tracks import purified_track, track
 
+from iqa_robust.records import read_records, write_record
+from iqa_robust.tables.board import board
+from iqa_robust.tables.write import write_board
+
 
 def main() -> None:
     """Parses and runs; the exit status is 1 where something failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["train", "evaluate"])
+    parser.add_argument("verb", choices=["train", "evaluate", "publish"])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--databases", default=",".join(DATABASES))
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--to", type=Path, default=Path("leaderboards"))
     given = parser.parse_args()
     methods, databases = given.methods.split(","), given.databases.split(",")
     seeds = [int(seed) for seed in given.seeds.split(",")]
@@ -37,8 +44,10 @@ def main() -> None:
             for seed in seeds:
                 for name in methods:
                     status |= train(given.out, name, database, seed)
-        else:
+        elif given.verb == "evaluate":
             status |= evaluate(given.out, database, given.limit)
+        else:
+            publish(given.out, database, given.to)
     raise SystemExit(min(status, 1))
 
 
@@ -61,6 +70,18 @@ def evaluate(out: Path, database: str, limit: int | None) -> int:
     if clean:
         status |= _run(out, f"purified-{database}", purified_track(database, clean[0], out.resolve()), limit)
     return status
+
+
+def publish(out: Path, database: str, to: Path) -> None:
+    """The records of both tracks and their boards, below `to`; without explanations, which are ten times as large."""
+    for name in (f"robust-{database}", f"purified-{database}"):
+        if not (out / "results" / name).is_dir():
+            continue
+        records = read_records(out / "results" / name)
+        track = records[0].spec.track
+        for record in records:
+            write_record(to / "runs" / track, dataclasses.replace(record, explanations=None))
+        write_board(board(records), to / f"{track}.csv")
 
 
 def _run(out: Path, name: str, track: str, limit: int | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ RIDGE_ALPHAS = np.logspace(0, 5, 11)
 """Strengths of regularization tried by leave-one-out."""
 MAY_CHANGE = dict.fromkeys(("dropout", "gate", "activation"))
 """Parameters in which a network may differ from the one whose weights it starts from, if the weights fit."""
+GATES = "gates."
+"""Names of a gate's tensors begin with it."""
 VALIDATION_STEPS = 5
 """Of the attack that helps choose the epoch."""
 EVALUATION_BATCH = 8
@@ -240,6 +243,8 @@ def under(data_root: Path | None, relative: str, key: str) -> Path:
 def load_network(network: nn.Module, name: str, params: dict[str, Any], weights: str) -> None:
     """Fill a network with a checkpoint, a path or a published name of its kind.
 
+    Gates that the checkpoint's network did not have keep the state they begin with.
+
     Raises:
         CheckpointError: there is no such file, or its tensors are another network's.
         RequestError: it was trained with other parameters than those that may change between two trainings.
@@ -253,7 +258,10 @@ def load_network(network: nn.Module, name: str, params: dict[str, Any], weights:
             f"recipe: start.weights: {weights} was made with {key} = {found.get(key)!r}, the recipe has"
             f" {wanted.get(key)!r}."
         )
-    load_into(network, checkpoint)
+    tensors = dict(checkpoint.tensors)
+    if not any(key.startswith(GATES) for key in tensors):
+        tensors |= {key: value for key, value in network.state_dict().items() if key.startswith(GATES)}
+    load_into(network, dataclasses.replace(checkpoint, tensors=tensors))
 
 
 def load_trunk(network: nn.Module, checkpoint: Checkpoint) -> None:

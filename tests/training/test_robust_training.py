@@ -141,8 +141,9 @@ def test_recipes_without_robust_sections_keep_their_digest() -> None:
     assert recipe.digest() in card
 
 
-def test_a_gate_can_be_put_on_trained_weights(tiny_recipe, tmp_path: Path, plain: Path) -> None:
-    text = tiny_recipe().read_text().replace("dropout = 0.5 }", 'dropout = 0.5, gate = { name = "soft-rank" } }')
+@pytest.mark.parametrize("gate", ['name = "soft-rank"', 'name = "sort-mask", form = "elements"'])
+def test_a_gate_can_be_put_on_trained_weights(tiny_recipe, tmp_path: Path, plain: Path, gate: str) -> None:
+    text = tiny_recipe().read_text().replace("dropout = 0.5 }", f"dropout = 0.5, gate = {{ {gate} }} }}")
     text = text.replace("epochs = 3", "epochs = 0").replace(
         "[network]", f'[start]\nweights = "{plain.as_posix()}"\n\n[network]'
     )
@@ -150,6 +151,10 @@ def test_a_gate_can_be_put_on_trained_weights(tiny_recipe, tmp_path: Path, plain
     path.write_text(text)
     gated = train(path, out=tmp_path / "gated.safetensors")
     assert not changed(plain, gated)
-    assert load(gated).config["params"]["gate"] == {"name": "soft-rank"}
+    assert load(gated).config["params"]["gate"]["name"] in gate
     scores = [models.create("compact", weights=str(file))(torch.full((1, 3, 32, 32), 0.5)) for file in (plain, gated)]
     assert scores[0] != scores[1]
+
+    file = tmp_path / "further.toml"
+    file.write_text(text.replace("epochs = 0", "epochs = 1"))
+    assert changed(gated, train(file, out=tmp_path / "further.safetensors"))
