@@ -41,7 +41,7 @@ class Compact(LearnedModel):
 
     Args:
         weights: `"photos"`; `"student"` (narrow, distilled from `photos`); a name of `ROBUST`, trained on from `photos`
-            with attacked images by the recipe `compact-NAME-photos` (`cprl-style` is a reconstruction, docs/cprl.md);
+            against attacks by the recipe `compact-NAME-photos` (`cprl-style` is a reconstruction, docs/cprl.md);
             or the path of a checkpoint made by `iqa-robust train`.
 
     Raises:
