@@ -15,7 +15,8 @@ from iqa_robust.attacks.norms import TOLERANCE, measure, snap
 from iqa_robust.attacks.objectives import Goal, Objective, QueryBudgetExhaustedError
 from iqa_robust.errors import ContractError
 from iqa_robust.images import on_8bit_grid
-from iqa_robust.models.base import IQAModel, Swapped, check_inputs, evaluation_mode, score
+from iqa_robust.models.base import IQAModel, Swapped, check_inputs, score
+from iqa_robust.models.modes import evaluation_mode
 from iqa_robust.models.randomness import ImageRNG, content_seeds, derive_seed
 from iqa_robust.records import GOALS, Budget
 

@@ -20,7 +20,8 @@ from iqa_robust.harness.flags import find_flags
 from iqa_robust.harness.plan import check_served
 from iqa_robust.harness.precision import IMAGES, choose_precision
 from iqa_robust.harness.system import first_images
-from iqa_robust.models.base import evaluation_mode, wrap
+from iqa_robust.models.base import wrap
+from iqa_robust.models.modes import evaluation_mode
 from iqa_robust.records import Budget, RunRecord, RunSpec
 from iqa_robust.registry import package_version
 from iqa_robust.tables.board import row

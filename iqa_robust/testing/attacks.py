@@ -14,7 +14,8 @@ from iqa_robust.attacks.norms import TOLERANCE, inside, measure, random_start, s
 from iqa_robust.attacks.set_attack import SetAttack, SetScores
 from iqa_robust.attacks.trained_attack import TrainedAttack
 from iqa_robust.images import on_8bit_grid
-from iqa_robust.models.base import IQAModel, WrappedModel, evaluation_mode, with_score_range
+from iqa_robust.models.base import IQAModel, WrappedModel, with_score_range
+from iqa_robust.models.modes import evaluation_mode
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import GOALS, NORMS, Budget
 from iqa_robust.testing.pictures import pictures

@@ -10,7 +10,8 @@ import torch
 from iqa_robust import defenses
 from iqa_robust.defenses.base import Defense, DifferentiablePurifier, Purifier
 from iqa_robust.errors import ContractError
-from iqa_robust.models.base import IQAModel, evaluation_mode
+from iqa_robust.models.base import IQAModel
+from iqa_robust.models.modes import evaluation_mode
 from iqa_robust.models.randomness import seeded
 from iqa_robust.testing.pictures import off_grid, pictures
 from iqa_robust.testing.report import Report, expect, run

@@ -11,7 +11,8 @@ import torch
 
 from iqa_robust import models
 from iqa_robust.defenses.base import PurifiedModel
-from iqa_robust.models.base import IQAModel, ModelInfo, WrappedModel, WrappedModule, evaluation_mode
+from iqa_robust.models.base import IQAModel, ModelInfo, WrappedModel, WrappedModule
+from iqa_robust.models.modes import evaluation_mode
 from iqa_robust.models.randomness import seeded
 from iqa_robust.testing.pictures import degraded, off_grid, pictures
 from iqa_robust.testing.report import Report, expect, run

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from iqa_robust.errors import ContractError
-from iqa_robust.models.base import evaluation_mode
 from iqa_robust.models.gates.base import Gate
+from iqa_robust.models.modes import evaluation_mode
 
 
 @dataclass(frozen=True)

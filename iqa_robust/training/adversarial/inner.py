@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from iqa_robust import attacks, models
-from iqa_robust.models.base import ModelInfo, evaluation_mode
+from iqa_robust.models.base import ModelInfo
+from iqa_robust.models.modes import evaluation_mode
 from iqa_robust.records import Budget
 from iqa_robust.training.adversarial.settings import Inner
 

@@ -7,8 +7,8 @@ from functools import cached_property
 
 import torch
 
-from iqa_robust.models.base import evaluation_mode
 from iqa_robust.models.gates.base import Gate
+from iqa_robust.models.modes import evaluation_mode
 from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.training.adversarial.settings import Interventions, Latent
 
