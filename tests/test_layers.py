@@ -7,6 +7,7 @@ string that `import_module` would follow.
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import sys
 from collections.abc import Iterator
@@ -192,6 +193,22 @@ def test_records_and_tables_never_name_torch(room: str) -> None:
 
 def python_files() -> list[Path]:
     return [path for folder in ("iqa_robust", "tests", "benchmarks") for path in (CHECKOUT / folder).rglob("*.py")]
+
+
+def test_no_circle_of_files() -> None:
+    """A package's `__init__` hands names on and counts as no file."""
+    files = {module_name(path): path for path in sources() if path.name != "__init__.py"}
+    arrows = {
+        module: {
+            name
+            for target, _ in imports_of(path.read_text("utf-8"), module, is_package=False)
+            for name in (target, target.rpartition(".")[0])
+            if name in files and name != module
+        }
+        for module, path in files.items()
+    }
+    assert sum(map(len, arrows.values())) > len(files)
+    graphlib.TopologicalSorter(arrows).prepare()  # raises CycleError with the circle
 
 
 def test_no_file_is_long() -> None:
