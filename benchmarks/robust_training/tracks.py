@@ -16,7 +16,6 @@ name = "noise"
 
 [[attacks]]
 name = "pgd"
-eps_255 = [1, 2, 4]
 steps = 10
 
 [[attacks]]
