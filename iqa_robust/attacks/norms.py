@@ -215,7 +215,7 @@ def dither(z: torch.Tensor, x: torch.Tensor, eps: float, offset: torch.Tensor) -
 
 
 def _levels_inside(levels: torch.Tensor, x: torch.Tensor, eps: float) -> torch.Tensor:
-    """The grid points of the ball nearest to `levels`, which are edited: memory that is new costs more than the sums."""
+    """The grid points of the ball nearest to `levels`, in their place: new memory costs more than the sums."""
     low = (x - eps).mul_(LEVELS).sub_(_LEVEL_SLACK).ceil_()
     high = (x + eps).mul_(LEVELS).add_(_LEVEL_SLACK).floor_()
     if bool((low > high).any()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from iqa_robust.attacks.base import Attack
 from iqa_robust.attacks.objectives import Objective
 from iqa_robust.datasets.base import Dataset, Row
 from iqa_robust.defenses.base import Defense, DifferentiablePurifier
-from iqa_robust.errors import ContractError
+from iqa_robust.errors import ContractError, StorageError
 from iqa_robust.harness.execute import Job, run_job
 from iqa_robust.harness.run import group_by_attack
 from iqa_robust.harness.store import Store
@@ -181,6 +182,38 @@ def test_finished_batches_are_not_run_again(tmp_path) -> None:
     assert resumed.images.equals(run_job(job([spec()], [None]))[0].images)
     assert store.parts(spec().digest) is None
     assert store.finished(spec().digest)
+
+
+def test_rows_of_a_batch_are_kept_while_the_next_one_is_attacked(tmp_path) -> None:
+    store = Store(tmp_path)
+
+    class Patient(Brighten):
+        """Attacks the second batch only once the rows of the first one are in the store."""
+
+        def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+            until = time.monotonic() + 30
+            while self.batches == 1 and not store.has_part(spec().digest, ids[:2]):
+                assert time.monotonic() < until, "nothing is kept before the next batch is done"
+                time.sleep(0.01)
+            return super().perturb(objective, x, budget, rng)
+
+    ids, seen = [row.image_id for row in PHOTOS.rows()], []
+    record = run_job(job([spec()], [None], attack=Patient()), store, seen.append)[0]
+    assert record.status == "ok"
+    assert seen == [0, 2, 2, 1]
+    assert record.images.equals(run_job(job([spec()], [None], batch_size=5))[0].images)
+
+
+def test_a_store_that_cannot_be_written_ends_the_run(tmp_path) -> None:
+    class Full(Store):
+        def write_part(self, digest: str, rows: Any) -> None:
+            raise StorageError("the disk is full.")
+
+    attack, seen = Brighten(), []
+    with pytest.raises(StorageError, match="the disk is full"):
+        run_job(job([spec()], [None], attack=attack), Full(tmp_path), seen.append)
+    assert attack.batches <= 2
+    assert seen == [0]  # no image counts whose rows are not kept
 
 
 def test_a_part_that_was_cut_short_counts_as_not_there(tmp_path) -> None:
