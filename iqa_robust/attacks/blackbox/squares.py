@@ -101,9 +101,18 @@ def paint(
         codes: (n,) of three bits, the channels that become highest; and what turns some of them around where that
             would change nothing.
     """
+    (paint_each if trial.device.type == "cpu" else paint_together)(trial, ends, index, square, codes)
+
+
+def paint_together(
+    trial: torch.Tensor,
+    ends: tuple[torch.Tensor, torch.Tensor],
+    index: torch.Tensor,
+    square: tuple[torch.Tensor, torch.Tensor, int],
+    codes: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    """`paint` for a GPU, where every operation is a launch."""
     code, other = codes
-    if trial.device.type == "cpu":
-        return _paint_each(trial, ends, index, square, torch.stack([code, other], dim=1).tolist())
     here, there = cut(torch.arange(len(trial), device=trial.device), *square), cut(index, *square)
     old, low, high = trial[here], ends[0][there], ends[1][there]
     new = _corner(code, low, high)
@@ -113,19 +122,18 @@ def paint(
     trial[here] = new
 
 
-def _paint_each(
+def paint_each(
     trial: torch.Tensor,
     ends: tuple[torch.Tensor, torch.Tensor],
     index: torch.Tensor,
     square: tuple[torch.Tensor, torch.Tensor, int],
-    codes: list[list[int]],
+    codes: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     """`paint` image by image: on a CPU, copies of slices take a fraction of what gathering by indices does."""
-    tops, lefts, side = square[0].tolist(), square[1].tolist(), square[2]
-    for k, (image, top, left) in enumerate(zip(index.tolist(), tops, lefts, strict=True)):
+    side, numbers = square[2], torch.stack([index, *square[:2], *codes], dim=1).tolist()
+    for k, (image, top, left, code, other) in enumerate(numbers):
         here = (slice(None), slice(top, top + side), slice(left, left + side))
         old, (low, high) = trial[k][here], (end[image][here] for end in ends)
-        code, other = codes[k]
         if all(bool(torch.equal(old[c], (low, high)[code >> c & 1][c])) for c in range(3)):
             code ^= other
         for c in range(3):
