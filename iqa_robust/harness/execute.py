@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,12 +17,11 @@ from iqa_robust.datasets.base import Dataset, Row
 from iqa_robust.defenses.base import Defense
 from iqa_robust.errors import DataError, IqaRobustError, StorageError
 from iqa_robust.harness.attack_setup import fit_attack, plan_targets
-from iqa_robust.harness.behind import Behind
 from iqa_robust.harness.cost import clean_cost
 from iqa_robust.harness.decoded import Decoded
 from iqa_robust.harness.environment import environment, peak_memory_mb
 from iqa_robust.harness.explanations import with_explanations
-from iqa_robust.harness.image_rows import attack_columns, before, failed_row, image_frame, image_rows
+from iqa_robust.harness.image_rows import attack_columns, failed_row, image_frame, image_rows
 from iqa_robust.harness.kept import Kept
 from iqa_robust.harness.precision import FP32, Precision
 from iqa_robust.harness.probes import probe
@@ -36,7 +34,6 @@ from iqa_robust.harness.system import (
     run_attack,
     score_batch,
 )
-from iqa_robust.harness.visibility import visibility
 from iqa_robust.models.base import SCORE_DRAWS, IQAModel
 from iqa_robust.records import RunRecord, RunSpec
 
@@ -176,13 +173,10 @@ class _Runner:
 
     def _attack_all(self, rows: Sequence[Row]) -> None:
         finished = self._finished()
-        with Behind() as behind:
-            for batch, failures in self._batches([row for row in rows if row.image_id not in finished]):
-                if failures:
-                    behind.wait()
-                    self._keep(failures)
-                if batch is not None:
-                    self._run_batch(batch, behind)
+        for batch, failures in self._batches([row for row in rows if row.image_id not in finished]):
+            self._keep(failures)
+            if batch is not None:
+                self._run_batch(batch)
 
     def _prepare(self) -> None:
         spec, job = self.job.specs[0], self.job
@@ -234,10 +228,10 @@ class _Runner:
                 if "milliseconds" not in self.probes[i]:
                     self.probes[i] |= clean_cost(self.systems[i].scored, batch)
 
-    def _run_batch(self, batch: Batch, behind: Behind) -> None:
-        """Run a batch; when memory runs out, halve it and go on. Its rows are made and kept while the next one runs."""
+    def _run_batch(self, batch: Batch) -> None:
+        """Run a batch; when memory runs out, halve it and go on."""
         try:
-            finish = self._attack(batch)
+            results = self._attack(batch)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _out_of_memory(error) or len(batch.ids) == 1:
                 raise
@@ -246,32 +240,24 @@ class _Runner:
             half = math.ceil(len(batch.ids) / 2)
             self.batch_size = min(self.batch_size, half)
             for part in (batch.part(slice(0, half)), batch.part(slice(half, None))):
-                self._run_batch(part, behind)
+                self._run_batch(part)
             return
-        behind.do(finish, partial(self.advanced, len(batch.ids)))
+        for i, rows in enumerate(results):
+            self._keep_rows(i, rows)
+        self.advanced(len(batch.ids))
 
-    def _attack(self, batch: Batch) -> Callable[[], None]:
-        """Attack and score a batch; returns what makes and keeps its rows, which needs no model and little memory."""
+    def _attack(self, batch: Batch) -> list[list[dict[str, Any]]]:
         spec = self.job.specs[0]
         attacked = self.systems[0].attacked(spec.knowledge)
         result, planned = self._attacked(batch, self._known(attacked))
         perturbs = self.job.attack.perturbs
         columns = attack_columns(batch, result, perturbs, planned, spec.target)
-        found = []
+        rows = []
         for system in self.systems:
             scores = score_batch(system, batch, result, attacked, spec.seed, perturbs, self._known)
-            found.append((scores, certificate_of(system, batch, columns["l2"], spec.seed, perturbs)))
-
-        clean, later = before(batch, perturbs), self.job.device.type == "cpu"
-        if not later:  # it takes memory of the device, which may run out
-            columns |= visibility(clean, result.images)
-
-        def finish() -> None:
-            whole = columns | visibility(clean, result.images) if later else columns
-            for i, (scores, certificate) in enumerate(found):
-                self._keep_rows(i, image_rows(batch, whole, scores, certificate))
-
-        return finish
+            certificate = certificate_of(system, batch, columns["l2"], spec.seed, perturbs)
+            rows.append(image_rows(batch, columns, scores, certificate))
+        return rows
 
     def _attacked(self, batch: Batch, known: Known) -> tuple[AttackResult, torch.Tensor | None]:
         """What the attack makes of a batch, and the scores it was planned to reach."""
@@ -313,9 +299,10 @@ class _Runner:
         return self.job.kept.known(behind[0] if behind else None)
 
     def _keep(self, failures: list[dict[str, Any]]) -> None:
-        for i in range(len(self.job.specs)):
-            self._keep_rows(i, failures)
-        self.advanced(len(failures))
+        if failures:
+            for i in range(len(self.job.specs)):
+                self._keep_rows(i, failures)
+            self.advanced(len(failures))
 
     def _keep_rows(self, i: int, rows: list[dict[str, Any]]) -> None:
         self.done[i].update({row["image_id"]: row for row in rows})

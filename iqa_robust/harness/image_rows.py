@@ -13,26 +13,21 @@ from iqa_robust.attacks.norms import measures
 from iqa_robust.datasets.base import Row
 from iqa_robust.harness.flags import NOT_FINITE
 from iqa_robust.harness.system import Batch, BatchScores
-from iqa_robust.harness.visibility import learned_distances
+from iqa_robust.harness.visibility import visibility
 from iqa_robust.models.base import Certificate
 from iqa_robust.records import CERTIFICATE_COLUMNS, IMAGE_COLUMNS
-
-
-def before(batch: Batch, perturbs: str) -> torch.Tensor:
-    """(N, 3, H, W) what an attack on `perturbs` started from: the images, or their references."""
-    return batch.ref if perturbs == "reference" and batch.ref is not None else batch.x
 
 
 def attack_columns(
     batch: Batch, result: AttackResult, perturbs: str, planned: torch.Tensor | None, target: float | None
 ) -> dict[str, list[Any]]:
     """Columns that do not depend on who scores: how far the image moved, what it cost, where it was sent."""
-    clean = before(batch, perturbs)
-    distances = measures(result.images, clean, ("linf", "l2", "l0", "patch"))
+    before = batch.ref if perturbs == "reference" and batch.ref is not None else batch.x
+    distances = measures(result.images, before, ("linf", "l2", "l0", "patch"))
     aims = [math.nan if target is None else target] * len(batch.ids) if planned is None else planned.tolist()
     return {
         **{name: values.tolist() for name, values in distances.items()},
-        **learned_distances(clean, result.images),
+        **visibility(before, result.images),
         "queries": result.queries.tolist(),
         "gradients": result.gradients.tolist(),
         "zero_gradient": result.zero_gradient.tolist(),

@@ -15,17 +15,12 @@ from iqa_robust.measures import perturbation
 
 
 def visibility(clean: torch.Tensor, adv: torch.Tensor) -> dict[str, list[float]]:
-    """PSNR (dB) and SSIM of (N, 3, H, W) against the clean images; on a CPU by NumPy, so on any thread."""
-    x, y = clean.cpu().numpy(), adv.cpu().numpy()
-    return {"psnr": perturbation.psnr(x, y).tolist(), "ssim": _ssim(clean, adv, x, y)}
+    """PSNR (dB), SSIM, LPIPS and DISTS of (N, 3, H, W) against the clean images.
 
-
-def learned_distances(clean: torch.Tensor, adv: torch.Tensor) -> dict[str, list[float]]:
-    """LPIPS and DISTS of (N, 3, H, W) against the clean images.
-
-    NaN where their weights are absent (nothing is downloaded during a run) or images too small.
+    The learned ones are NaN where their weights are absent (nothing is downloaded during a run) or images too small.
     """
-    found = {}
+    x, y = (images.cpu().numpy().astype(np.float64) for images in (clean, adv))  # once for both
+    found = {"psnr": perturbation.psnr(x, y).tolist(), "ssim": _ssim(clean, adv, x, y)}
     for name in FILES:
         try:
             distance = distance_for(name, clean)
@@ -37,7 +32,7 @@ def learned_distances(clean: torch.Tensor, adv: torch.Tensor) -> dict[str, list[
     return found
 
 
-def _ssim(clean: torch.Tensor, adv: torch.Tensor, x: NDArray[np.float32], y: NDArray[np.float32]) -> list[float]:
+def _ssim(clean: torch.Tensor, adv: torch.Tensor, x: NDArray[np.float64], y: NDArray[np.float64]) -> list[float]:
     """By the reference implementation; on a GPU, next to which that would be the slowest part of a cell, by ours."""
     if clean.is_cuda and min(clean.shape[-2:]) >= perturbation.SSIM_WINDOW:
         return similarity.ssim(adv.double(), clean.double()).tolist()
