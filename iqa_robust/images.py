@@ -55,4 +55,4 @@ def on_8bit_grid(x: torch.Tensor) -> torch.Tensor:
     The tolerance of 1e-3 levels covers float32 rounding of k/255 and nothing else.
     """
     levels = x.detach() * LEVELS
-    return (levels - torch.round(levels)).flatten(1).abs().amax(dim=1) <= 1e-3
+    return levels.sub_(torch.round(levels)).abs_().flatten(1).amax(dim=1) <= 1e-3

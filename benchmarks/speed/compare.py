@@ -32,6 +32,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from task import ATTACKS, Task
 
+from iqa_robust.harness.environment import keep_freed_memory
 from iqa_robust.harness.precision import Precision, decide
 
 COLUMNS = ("network", "attack", "contender", "images", "seconds", "ratio", "CPU ratio", "shift", "memory, MiB")
@@ -135,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table; with `--out`, keep it as speed.csv and speed.md, too, as far as it has come."""
     given = parser().parse_args(arguments)
     torch.set_num_threads(given.threads)
+    keep_freed_memory()  # for all contenders alike
     with Progress(
         TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
     ) as progress:

@@ -13,6 +13,7 @@ from measure import Seconds, alternate
 from networks import NETWORKS, network, pictures
 
 import iqa_robust as ir
+from iqa_robust.harness.environment import keep_freed_memory
 from iqa_robust.harness.precision import Precision, decide
 from iqa_robust.models.base import IQAModel
 from iqa_robust.models.prepared import prepare
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
+    keep_freed_memory()
     for name in given.models:
         model, x = network(name, given.side), pictures(given.images, given.side)
         print(f"{name}: {sentence(*overhead(model, x, decide(model, some(x)), given.steps, given.repeats))}")

@@ -11,7 +11,7 @@ from typing import ClassVar, final
 import torch
 
 from iqa_robust.attacks.known import Known, keys_of
-from iqa_robust.attacks.norms import TOLERANCE, measure, snap
+from iqa_robust.attacks.norms import TOLERANCE, measures, snap
 from iqa_robust.attacks.objectives import Goal, Objective, QueryBudgetExhaustedError
 from iqa_robust.errors import ContractError
 from iqa_robust.images import on_8bit_grid
@@ -201,8 +201,8 @@ class Attack(ABC):
                 candidates.pop()
             with _full_precision(images):
                 best, best_score = self._judge(model, images, ref, objective, candidates, untouched, budget, seeds)
-            linf, l2 = measure(best, images, "linf"), measure(best, images, "l2")
-            _check_final(best, images, budget)
+            distances = measures(best, images, tuple({"linf", "l2", budget.norm}))
+            _check_final(best, distances[budget.norm], budget)
         tally = objective.tally
         return AttackResult(
             images=best,
@@ -211,8 +211,8 @@ class Attack(ABC):
             queries=tally.queries,
             gradients=tally.gradients,
             zero_gradient=(tally.gradients > 0) & (tally.nonzero_gradients == 0),
-            linf=linf.float(),
-            l2=l2.float(),
+            linf=distances["linf"].float(),
+            l2=distances["l2"].float(),
             curve=tuple(tuple(points) for points in tally.curve),
         )
 
@@ -333,9 +333,8 @@ def _check_returned(attack: Attack, returned: torch.Tensor, x: torch.Tensor) -> 
         raise ContractError(f"{name}.perturb: returned NaN or infinite pixels.")
 
 
-def _check_final(images: torch.Tensor, clean: torch.Tensor, budget: Budget) -> None:
-    """What the base class promises of every result, checked on the result itself."""
-    distances = measure(images, clean, budget.norm)
+def _check_final(images: torch.Tensor, distances: torch.Tensor, budget: Budget) -> None:
+    """What the base class promises of every result, checked on the result itself and its measured distances (N,)."""
     if not bool(on_8bit_grid(images).all()):
         raise ContractError("attack: the final images are not on the 8-bit grid; this is a bug, please report it.")
     if bool((distances > budget.eps + TOLERANCE * max(1.0, budget.eps)).any()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -37,7 +37,7 @@ def distance(z: torch.Tensor, x: torch.Tensor, norm: str) -> torch.Tensor:
         return sparse.share(z, x, norm)
     difference = (z - x).flatten(1)
     if norm == "linf":
-        return difference.abs().amax(dim=1)
+        return difference.abs_().amax(dim=1)
     if norm in ("l2", "psnr"):
         lengths = torch.linalg.vector_norm(difference, dim=1, dtype=torch.float64) / _unit(x, norm)
         return lengths.float()
@@ -45,22 +45,34 @@ def distance(z: torch.Tensor, x: torch.Tensor, norm: str) -> torch.Tensor:
 
 
 def measure(z: torch.Tensor, x: torch.Tensor, norm: str) -> torch.Tensor:
-    """(N,) float64 distance for the record; where both images lie on the 8-bit grid, of their whole gray levels.
+    """(N,) float64 distance for the record; see `measures`."""
+    return measures(z, x, (norm,))[norm]
 
-    k/255 in float32 is off by up to 3e-8, which would show as a distance beyond the budget.
+
+def measures(z: torch.Tensor, x: torch.Tensor, norms: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Distances (N,), float64, for the record, by norm; where both images lie on the 8-bit grid, of whole gray levels.
+
+    k/255 in float32 is off by up to 3e-8, which would show as a distance beyond the budget. For `l0` and `patch`, `z`
+    lies on the grid: its float32 differences from `x` are then exact wherever they are small.
     """
-    if norm in ("ssim", *sparse.NORMS):
-        return distance(z.double(), x.double(), norm)
-    levels = _moved(z, x)
-    if norm == "linf":
-        return levels.abs().amax(dim=1).double() / LEVELS
-    return torch.linalg.vector_norm(levels, dim=1, dtype=torch.float64) / _unit(x, norm) / LEVELS
+    found = {norm: distance(z.double(), x.double(), norm) for norm in norms if norm == "ssim"}
+    if any(norm in sparse.NORMS for norm in norms):
+        found |= sparse.shares(z, x)
+    if not found.keys() >= set(norms):
+        levels = _moved(z, x)
+        for norm in norms:
+            if norm == "linf":
+                found[norm] = levels.abs().amax(dim=1).double() / LEVELS
+            elif norm not in found:
+                lengths = torch.linalg.vector_norm(levels, dim=1, dtype=torch.float64)
+                found[norm] = lengths / _unit(x, norm) / LEVELS
+    return found
 
 
 def _moved(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """(N, 3 H W) differences in gray levels: whole where both images lie on the grid, float64 where one does not."""
     on_grid = on_8bit_grid(z) & on_8bit_grid(x)
-    whole = (torch.round(z * LEVELS) - torch.round(x * LEVELS)).flatten(1)
+    whole = (z * LEVELS).round_().sub_((x * LEVELS).round_()).flatten(1)
     if bool(on_grid.all()):
         return whole
     return torch.where(on_grid.view(-1, 1), whole.double(), (z.double() - x.double()).flatten(1) * LEVELS)
@@ -183,9 +195,9 @@ def snap(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Tenso
     """
     if norm == "ssim":
         return _snap_ssim(z.clamp(0, 1), x, eps)
-    z = project(z, x, norm, eps)
     if norm == "linf":
-        return _levels_inside(torch.round(z * LEVELS), x, eps)
+        return _levels_inside((z.clamp(0, 1) * LEVELS).round_(), x, eps)
+    z = project(z, x, norm, eps)
     if norm in sparse.NORMS:
         if not bool(on_8bit_grid(x).all()):
             raise _off_grid(norm, eps)
@@ -199,15 +211,16 @@ def dither(z: torch.Tensor, x: torch.Tensor, eps: float, offset: torch.Tensor) -
     `offset` (N, 3, H, W) is uniform in [0, 1). The mean of the rounding is `z`, so a step shorter than half a
     gray level is not lost, as it is when every value is rounded to the nearest level. Raises as `snap` does.
     """
-    return _levels_inside(torch.floor(z * LEVELS + offset), x, eps)
+    return _levels_inside((z * LEVELS).add_(offset).floor_(), x, eps)
 
 
 def _levels_inside(levels: torch.Tensor, x: torch.Tensor, eps: float) -> torch.Tensor:
-    low = torch.ceil((x - eps) * LEVELS - _LEVEL_SLACK)
-    high = torch.floor((x + eps) * LEVELS + _LEVEL_SLACK)
+    """The grid points of the ball nearest to `levels`, in their place: new memory costs more than the sums."""
+    low = (x - eps).mul_(LEVELS).sub_(_LEVEL_SLACK).ceil_()
+    high = (x + eps).mul_(LEVELS).add_(_LEVEL_SLACK).floor_()
     if bool((low > high).any()):
         raise _off_grid("linf", eps)
-    return torch.minimum(torch.maximum(levels, low), high).clamp(0, LEVELS) / LEVELS
+    return levels.clamp_(low, high).clamp_(0, LEVELS).div_(LEVELS)
 
 
 def _snap_l2(z: torch.Tensor, x: torch.Tensor, eps: float, norm: str) -> torch.Tensor:

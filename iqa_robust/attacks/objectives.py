@@ -259,7 +259,7 @@ class Objective:
 
     def _of(self, values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """The rows `index` of `values`, without a copy where these are all."""
-        return values if index is self._everyone else values[index]
+        return values if index is self._everyone else values.index_select(0, index)
 
     def _evaluate(self, z: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         calls = self.tally.queries[index.cpu()].clone()
@@ -312,7 +312,7 @@ class Objective:
         if len(better) == 0:
             return
         if len(better) < len(index):
-            z, index, value, scores = z[better], index[better], value[better], scores[better]
+            z, index, value, scores = z.index_select(0, better), index[better], value[better], scores[better]
         flat = z.flatten(1)  # aminmax along a dimension takes many times as long as these two
         feasible = (flat.amin(dim=1) >= 0) & (flat.amax(dim=1) <= 1)
         feasible &= inside(z, self._of(self._x, index), self._budget.norm, self._budget.eps)
@@ -324,7 +324,7 @@ class Objective:
         first = first.scatter_reduce(0, index[winners], winners, "amin")
         improved = (first < len(index)).nonzero().squeeze(1)
         self.tally.best_value.copy_(top)
-        self.tally.best_image[improved] = z[first[improved]]
+        self.tally.best_image[improved] = z.index_select(0, first[improved])
         for i, score in zip(improved.tolist(), scores[first[improved]].tolist(), strict=True):
             self.tally.curve[i].append((int(self.tally.queries[i]), score))
 

@@ -27,26 +27,35 @@ def side_allowed(x: torch.Tensor, eps: float) -> int:
 
 def changed(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """(N, H, W) bool: pixels that differ in any channel."""
-    return ((z - x).abs() > _UNCHANGED).any(dim=1)
+    return ((z - x).abs_() > _UNCHANGED).any(dim=1)
 
 
 def share(z: torch.Tensor, x: torch.Tensor, norm: str) -> torch.Tensor:
     """(N,) share of the pixels that differ, or of the area of the smallest square that holds them."""
-    pixels = x.shape[-2] * x.shape[-1]
-    count = changed(z, x).flatten(1).sum(dim=1) if norm == "l0" else _side(z, x).square()
-    return count.to(z.dtype) / pixels
+    return _count(changed(z, x), norm).to(z.dtype) / (x.shape[-2] * x.shape[-1])
+
+
+def shares(z: torch.Tensor, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """`share` of both norms, float64 (N,)."""
+    mask = changed(z, x)
+    return {norm: _count(mask, norm).double() / (x.shape[-2] * x.shape[-1]) for norm in NORMS}
+
+
+def _count(mask: torch.Tensor, norm: str) -> torch.Tensor:
+    """(N,) number of true pixels of (N, H, W), or of those of the smallest square that holds them."""
+    return mask.flatten(1).sum(dim=1) if norm == "l0" else _side(mask).square()
 
 
 def inside(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Tensor:
     """(N,) bool, exact: numbers of pixels are compared, not shares."""
-    if norm == "l0":
-        return changed(z, x).flatten(1).sum(dim=1) <= pixels_allowed(x, eps)
-    return _side(z, x) <= side_allowed(x, eps)
-
-
-def _side(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """(N,) the longer side of the bounding box of the changed pixels."""
     mask = changed(z, x)
+    if norm == "l0":
+        return _count(mask, norm) <= pixels_allowed(x, eps)
+    return _side(mask) <= side_allowed(x, eps)
+
+
+def _side(mask: torch.Tensor) -> torch.Tensor:
+    """(N,) the longer side of the bounding box of the true pixels of (N, H, W)."""
     return torch.maximum(_extent(mask.any(dim=2)), _extent(mask.any(dim=1)))
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from iqa_robust.attacks.base import AttackResult
-from iqa_robust.attacks.norms import measure
+from iqa_robust.attacks.norms import measures
 from iqa_robust.datasets.base import Row
 from iqa_robust.harness.flags import NOT_FINITE
 from iqa_robust.harness.system import Batch, BatchScores
@@ -23,10 +23,10 @@ def attack_columns(
 ) -> dict[str, list[Any]]:
     """Columns that do not depend on who scores: how far the image moved, what it cost, where it was sent."""
     before = batch.ref if perturbs == "reference" and batch.ref is not None else batch.x
-    distances = {name: measure(result.images, before, name).tolist() for name in ("linf", "l2", "l0", "patch")}
+    distances = measures(result.images, before, ("linf", "l2", "l0", "patch"))
     aims = [math.nan if target is None else target] * len(batch.ids) if planned is None else planned.tolist()
     return {
-        **distances,
+        **{name: values.tolist() for name, values in distances.items()},
         **visibility(before, result.images),
         "queries": result.queries.tolist(),
         "gradients": result.gradients.tolist(),

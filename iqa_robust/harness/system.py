@@ -13,7 +13,7 @@ from iqa_robust.attacks.known import Known, keys_of
 from iqa_robust.datasets.base import Dataset, Item
 from iqa_robust.defenses.base import Defense
 from iqa_robust.errors import DataError
-from iqa_robust.models.base import Certificate, IQAModel, score
+from iqa_robust.models.base import Certificate, IQAModel, WrappedModel, score
 from iqa_robust.models.randomness import content_seeds, derive_seed, seeded
 from iqa_robust.records import RunSpec
 
@@ -164,11 +164,18 @@ def certificate_of(system: System, batch: Batch, l2: list[float], seed: int, per
 
     Its draws are independent of those of the scores. None where it promises nothing, and for changed references.
     """
-    if perturbs == "reference":
+    if perturbs == "reference" or not _certifies(system.scored):
         return None
     seeds = [derive_seed(s, "certificate") for s in content_seeds(batch.x, seed)]
     with seeded(seeds):
         return system.scored.certify(batch.x, batch.ref, torch.tensor(l2, dtype=torch.float64, device=batch.x.device))
+
+
+def _certifies(model: IQAModel) -> bool:
+    """Whether the model may promise anything: most do not, and then need no seeds."""
+    while type(model) is WrappedModel:
+        model = model.model
+    return type(model).certify is not IQAModel.certify
 
 
 def labels_on_score_scale(

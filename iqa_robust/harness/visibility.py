@@ -19,7 +19,7 @@ def visibility(clean: torch.Tensor, adv: torch.Tensor) -> dict[str, list[float]]
 
     The learned ones are NaN where their weights are absent (nothing is downloaded during a run) or images too small.
     """
-    x, y = clean.cpu().numpy(), adv.cpu().numpy()
+    x, y = (images.cpu().numpy().astype(np.float64) for images in (clean, adv))  # once for both
     found = {"psnr": perturbation.psnr(x, y).tolist(), "ssim": _ssim(clean, adv, x, y)}
     for name in FILES:
         try:
@@ -32,7 +32,7 @@ def visibility(clean: torch.Tensor, adv: torch.Tensor) -> dict[str, list[float]]
     return found
 
 
-def _ssim(clean: torch.Tensor, adv: torch.Tensor, x: NDArray[np.float32], y: NDArray[np.float32]) -> list[float]:
+def _ssim(clean: torch.Tensor, adv: torch.Tensor, x: NDArray[np.float64], y: NDArray[np.float64]) -> list[float]:
     """By the reference implementation; on a GPU, next to which that would be the slowest part of a cell, by ours."""
     if clean.is_cuda and min(clean.shape[-2:]) >= perturbation.SSIM_WINDOW:
         return similarity.ssim(adv.double(), clean.double()).tolist()

@@ -85,7 +85,7 @@ def _images(values: ArrayLike, what: str) -> Floats:
     low, high = array.min(), array.max()
     if not (low >= 0 and high <= 1):
         raise ContractError(f"{what}: expected finite values in [0, 1], got [{low:.4g}, {high:.4g}].")
-    return array.astype(np.float64)
+    return array.astype(np.float64, copy=False)
 
 
 def _differences(clean: ArrayLike, adv: ArrayLike) -> Floats:

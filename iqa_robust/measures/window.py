@@ -18,11 +18,26 @@ _K1, _K2 = 0.01, 0.03
 def ssim_of_planes(x: Floats, y: Floats) -> float:
     """Mean of the SSIM map of two planes (H, W) in [0, 1] over all whole windows (Wang et al. 2004, eq. 13)."""
     c1, c2 = _K1**2, _K2**2
-    # Only the sum of the two variances is needed, so their squares share a window.
-    mean_x, mean_y, squares, product = _windowed(np.stack([x, y, x * x + y * y, x * y]))
+    # Only the sum of the two variances is needed, so their squares share a window. Arrays are edited in place: new
+    # memory costs as much as the sums.
+    planes = np.empty((4, *x.shape))
+    planes[0], planes[1] = x, y
+    np.multiply(x, x, out=planes[2])
+    planes[2] += y * y
+    np.multiply(x, y, out=planes[3])
+    mean_x, mean_y, squares, product = _windowed(planes)
     means, mean_squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
-    luminance = (2 * means + c1) / (mean_squares + c1)
-    return float((luminance * (2 * (product - means) + c2) / (squares - mean_squares + c2)).mean())
+    product -= means
+    squares -= mean_squares
+    for twice, constant in ((means, c1), (product, c2)):
+        twice *= 2
+        twice += constant
+    mean_squares += c1
+    squares += c2
+    means /= mean_squares
+    means *= product
+    means /= squares
+    return float(means.mean())
 
 
 def _windowed(planes: Floats) -> Floats:
@@ -35,9 +50,11 @@ def _windowed(planes: Floats) -> Floats:
     rows = np.empty((len(planes), planes.shape[1], width))
     for start in range(0, width, BLOCK):
         n = min(BLOCK, width - start)
-        rows[:, :, start : start + n] = planes[:, :, start : start + n + 2 * RADIUS] @ band[: n + 2 * RADIUS, :n]
+        part = planes[:, :, start : start + n + 2 * RADIUS]
+        np.matmul(part, band[: n + 2 * RADIUS, :n], out=rows[:, :, start : start + n])
     means = np.empty((len(planes), height, width))
     for start in range(0, height, BLOCK):
         n = min(BLOCK, height - start)
-        means[:, start : start + n] = band[: n + 2 * RADIUS, :n].T @ rows[:, start : start + n + 2 * RADIUS]
+        part = rows[:, start : start + n + 2 * RADIUS]
+        np.matmul(band[: n + 2 * RADIUS, :n].T, part, out=means[:, start : start + n])
     return means

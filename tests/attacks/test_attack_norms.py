@@ -171,3 +171,33 @@ def test_distances_on_the_grid_are_whole_levels() -> None:
     np.testing.assert_allclose(norms.measure(z, x, "l2") * 255, math.sqrt(12 * 4), rtol=1e-15)
     between = x[:1] + 0.3 / 255  # off the grid nothing is rounded
     np.testing.assert_allclose(norms.measure(between, x[:1], "linf") * 255, 0.3, rtol=1e-5)  # float32 pixels
+
+
+def test_distances_of_a_record_are_those_of_whole_gray_levels() -> None:
+    """Counted in integers by NumPy; one image is untouched, another changes in one channel by one level."""
+    generator = np.random.default_rng(0)
+    before = generator.integers(0, 256, (4, 3, 9, 12))
+    after = np.clip(before + generator.integers(-6, 7, before.shape) * (generator.random(before.shape) < 0.1), 0, 255)
+    after[0], after[1] = before[0], before[1]
+    after[1, 2, 4, 7] = 255 - before[1, 2, 4, 7]
+    z, x = (torch.from_numpy(levels).float() / 255 for levels in (after, before))
+    found = norms.measures(z, x, ("linf", "l2", "psnr", "l0", "patch"))
+    moved = np.abs(after - before)
+    changed = moved.any(axis=1)
+    sides = []
+    for mask in changed:
+        rows, columns = np.nonzero(mask)
+        sides.append(max(np.ptp(rows), np.ptp(columns)) + 1 if len(rows) else 0)
+    lengths = np.sqrt((moved**2).sum(axis=(1, 2, 3))) / 255
+    wanted = {
+        "linf": moved.max(axis=(1, 2, 3)) / 255,
+        "l2": lengths,
+        "psnr": lengths / math.sqrt(3 * 9 * 12),
+        "l0": changed.mean(axis=(1, 2)),
+        "patch": np.square(sides) / (9 * 12),
+    }
+    assert found.keys() == wanted.keys()
+    for norm, values in wanted.items():
+        assert found[norm].dtype == torch.float64
+        np.testing.assert_allclose(found[norm].numpy(), values, rtol=1e-12, err_msg=norm)
+        assert torch.equal(found[norm], norms.measure(z, x, norm))

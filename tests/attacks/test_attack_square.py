@@ -10,6 +10,7 @@ import torch
 from iqa_robust import attacks
 from iqa_robust.attacks.blackbox import search
 from iqa_robust.attacks.blackbox.square import Square
+from iqa_robust.attacks.blackbox.squares import paint_each, paint_together
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel
 from iqa_robust.records import STANDARD_QUERIES, Budget
@@ -101,3 +102,29 @@ def test_more_queries_reach_more(images: Callable[..., torch.Tensor], convolutio
 def test_an_impossible_share_is_refused(p_init: float) -> None:
     with pytest.raises(ContractError, match=r"Square: expected p_init to be a finite number > 0 and <= 1, got"):
         attacks.create("square", p_init=p_init)
+
+
+@pytest.mark.parametrize("side", [1, 4, 9])
+def test_squares_are_painted_alike_one_by_one_and_together(side: int) -> None:
+    """Three squares hold their code already, so that others take its place; three hold gray. One image is black."""
+    generator = torch.Generator().manual_seed(side)
+    x = torch.rand(8, 3, 9, 11, generator=generator)
+    x[0] = 0
+    low, high = (x - 0.1).clamp(0, 1), (x + 0.1).clamp(0, 1)
+    index = torch.tensor([0, 2, 3, 5, 6, 7])
+    code, other = torch.tensor([1, 2, 3, 5, 6, 7]), torch.tensor([7, 1, 4, 2, 3, 5])
+    top, left = (torch.randint(0, room - side + 1, (6,), generator=generator) for room in (9, 11))
+    bits = torch.stack([code & 1, code & 2, code & 4], dim=1).view(6, 3, 1, 1) > 0
+    before = torch.where(bits, high[index], low[index])
+    before[3:] = 0.5
+    wanted = before.clone()
+    for k in range(6):
+        rows, columns = slice(int(top[k]), int(top[k]) + side), slice(int(left[k]), int(left[k]) + side)
+        painted = int(code[k] ^ other[k]) if k < 3 else int(code[k])
+        for c in range(3):
+            end = high if painted & 2**c else low
+            wanted[k, c, rows, columns] = end[index[k], c, rows, columns]
+    for paint in (paint_each, paint_together):
+        trial = before.clone()
+        paint(trial, (low, high), index, (top, left, side), (code, other))
+        assert torch.equal(trial, wanted), paint.__name__

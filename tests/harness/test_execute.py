@@ -15,7 +15,7 @@ from iqa_robust.attacks.base import Attack
 from iqa_robust.attacks.objectives import Objective
 from iqa_robust.datasets.base import Dataset, Row
 from iqa_robust.defenses.base import Defense, DifferentiablePurifier
-from iqa_robust.errors import ContractError
+from iqa_robust.errors import ContractError, StorageError
 from iqa_robust.harness.execute import Job, run_job
 from iqa_robust.harness.run import group_by_attack
 from iqa_robust.harness.store import Store
@@ -181,6 +181,17 @@ def test_finished_batches_are_not_run_again(tmp_path) -> None:
     assert resumed.images.equals(run_job(job([spec()], [None]))[0].images)
     assert store.parts(spec().digest) is None
     assert store.finished(spec().digest)
+
+
+def test_a_store_that_cannot_be_written_ends_the_run(tmp_path) -> None:
+    class Full(Store):
+        def write_part(self, digest: str, rows: Any) -> None:
+            raise StorageError("the disk is full.")
+
+    seen: list[int] = []
+    with pytest.raises(StorageError, match="the disk is full"):
+        run_job(job([spec()], [None]), Full(tmp_path), seen.append)
+    assert seen == [0]  # no image counts whose rows are not kept
 
 
 def test_a_part_that_was_cut_short_counts_as_not_there(tmp_path) -> None:

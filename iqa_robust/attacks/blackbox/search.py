@@ -46,7 +46,8 @@ def random_search(
         objective: what rises; a candidate is kept where it is higher than the best so far.
         state: the first candidates, edited in place.
         render: images (n, 3, H, W) of some states, given with the indices (n,) of their images.
-        propose: candidates from the number of the try, the best states and the indices of their images.
+        propose: new candidates from the number of the try, the best states, which it leaves as they are, and the
+            indices of their images.
         tries: evaluations an image may use, the first candidate's among them.
     """
     everyone = torch.arange(len(state[0]), device=state[0].device)
@@ -55,14 +56,15 @@ def random_search(
         index = running(objective)
         if len(index) == 0:
             break
-        trial = tuple(part[index] for part in state)
+        everyone_runs = len(index) == len(everyone)
+        trial = state if everyone_runs else tuple(part.index_select(0, index) for part in state)
         if i > 0:
             trial = propose(i - 1, trial, index)
-        reached = objective(render(trial, index), index)
-        better = reached > value[index]
+        reached = objective(render(trial, index), None if everyone_runs else index)
+        better = (reached > value[index]).nonzero().squeeze(1)
         winners = index[better]
         for part, new in zip(state, trial, strict=True):
-            part[winners] = new[better]
+            part.index_copy_(0, winners, new.index_select(0, better))
         value[winners] = reached[better]
     return render(state, everyone)
 

@@ -14,7 +14,7 @@ import torch
 from iqa_robust.datasets.base import Dataset
 from iqa_robust.harness.components import make_attack, make_dataset, make_defense, make_model
 from iqa_robust.harness.decoded import Decoded
-from iqa_robust.harness.environment import prepare_numerics
+from iqa_robust.harness.environment import keep_freed_memory, prepare_numerics
 from iqa_robust.harness.execute import Job, run_job, run_part
 from iqa_robust.harness.executors.base import JobRequest
 from iqa_robust.harness.executors.tasks import Task
@@ -41,6 +41,7 @@ class Worker:
     """Keeps the objects that jobs share, so that a model is loaded once per process."""
 
     def __init__(self) -> None:
+        keep_freed_memory()
         self._models: OrderedDict[str, IQAModel] = OrderedDict()
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._datasets: OrderedDict[str, Dataset] = OrderedDict()
