@@ -15,14 +15,16 @@ from iqa_robust.tables.verdicts import verdicts
 
 
 def records_of(database: str, out: Path) -> list[RunRecord]:
-    """Records below `out/results` of both tracks of a database, without failed cells."""
-    return [
-        record
-        for name in (f"robust-{database}", f"purified-{database}")
-        if (out / "results" / name).is_dir()
-        for record in read_records(out / "results" / name)
-        if record.status != "failed"
-    ]
+    """Records of both tracks of a database, without failed cells, and with the bare model's of the first only."""
+    records = []
+    for name, defended_only in ((f"robust-{database}", False), (f"purified-{database}", True)):
+        if (out / "results" / name).is_dir():
+            records += [
+                record
+                for record in read_records(out / "results" / name)
+                if record.status != "failed" and (record.spec.defense is not None or not defended_only)
+            ]
+    return records
 
 
 def systems(records: Sequence[RunRecord]) -> pd.DataFrame:
