@@ -20,9 +20,12 @@ class _Scripts:
 
 @contextmanager
 def scripts_of(folder: Path) -> Iterator[Any]:
-    """The scripts by their names, as attributes; afterwards nothing of them is left in the interpreter."""
+    """The scripts by their names, as attributes; afterwards the interpreter is as it was.
+
+    Modules of the same names, such as another folder's scripts, are put aside meanwhile.
+    """
     names = {path.stem for path in folder.glob("*.py")}
-    assert not names & sys.modules.keys()
+    aside = {name: sys.modules.pop(name) for name in names & sys.modules.keys()}
     sys.path.insert(0, str(folder))
     try:
         yield _Scripts()
@@ -30,3 +33,4 @@ def scripts_of(folder: Path) -> Iterator[Any]:
         sys.path.remove(str(folder))
         for name in names:
             sys.modules.pop(name, None)
+        sys.modules.update(aside)
