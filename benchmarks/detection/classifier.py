@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
+from table import text
 from torch import nn
 from torch.nn import functional as F
 
@@ -22,9 +22,6 @@ from iqa_robust.defenses.detection.guarded_classifier import PARTS, ClassifierGu
 from iqa_robust.images import to_8bit_grid
 from iqa_robust.measures.detection import auroc, threshold_at_fpr
 from iqa_robust.records import Budget
-
-sys.path.insert(0, str(Path(__file__).parent))
-from table import text
 
 GUARDS: dict[str, tuple[str, ...]] = {"quality": ("quality",), "student": ("student",), "both": PARTS}
 COLUMNS = ("images", "accuracy", *(f"{guard} {name}" for guard in GUARDS for name in ("AUROC", "TPR")))

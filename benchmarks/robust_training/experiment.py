@@ -1,7 +1,7 @@
 """Trains every method on every database, writes a track per database, and runs it; what is finished is not done again.
 
     python benchmarks/robust_training/experiment.py train --out DIR [--methods a,b] [--databases a,b] [--seeds 0,1]
-    python benchmarks/robust_training/experiment.py evaluate --out DIR [--databases a,b] [--limit N]
+    python benchmarks/robust_training/experiment.py evaluate --out DIR [--databases a,b]
     python benchmarks/robust_training/experiment.py publish --out DIR [--databases a,b] --to leaderboards
 
 The data root is `IQA_ROBUST_DATA`. See docs/robust_training.md.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,6 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--databases", default=",".join(DATABASES))
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--limit", type=int)
     parser.add_argument("--to", type=Path, default=Path("leaderboards"))
     given = parser.parse_args()
     methods, databases = given.methods.split(","), given.databases.split(",")
@@ -45,7 +45,7 @@ def main() -> None:
                 for name in methods:
                     status |= train(given.out, name, database, seed)
         elif given.verb == "evaluate":
-            status |= evaluate(given.out, database, given.limit)
+            status |= evaluate(given.out, database)
         else:
             publish(given.out, database, given.to)
     raise SystemExit(min(status, 1))
@@ -62,13 +62,13 @@ def train(out: Path, name: str, database: str, seed: int) -> int:
     return subprocess.run([sys.executable, "-m", "iqa_robust", *verb], check=False).returncode
 
 
-def evaluate(out: Path, database: str, limit: int | None) -> int:
+def evaluate(out: Path, database: str) -> int:
     """The tracks of a database: all its checkpoints, and the clean one of the first seed behind purifiers."""
     found = [path.resolve() for path in sorted((out / database).glob("*.safetensors"))]
-    status = _run(out, f"robust-{database}", track(database, found, out.resolve()), limit)
+    status = _run(out, f"robust-{database}", track(database, found, out.resolve()))
     clean = [path for path in found if path.stem.startswith("clean-seed")]
     if clean:
-        status |= _run(out, f"purified-{database}", purified_track(database, clean[0], out.resolve()), limit)
+        status |= _run(out, f"purified-{database}", purified_track(database, clean[0], out.resolve()))
     return status
 
 
@@ -79,14 +79,15 @@ def publish(out: Path, database: str, to: Path) -> None:
             continue
         records = read_records(out / "results" / name)
         track = records[0].spec.track
+        shutil.rmtree(to / "runs" / track, ignore_errors=True)
         for record in records:
             write_record(to / "runs" / track, dataclasses.replace(record, explanations=None))
         write_board(board(records), to / f"{track}.csv")
 
 
-def _run(out: Path, name: str, track: str, limit: int | None) -> int:
+def _run(out: Path, name: str, track: str) -> int:
     (out / f"{name}.toml").write_text(track, encoding="utf-8")
-    verb = ["run", f"{name}.toml", "--out", f"results/{name}", *([] if limit is None else ["--limit", str(limit)])]
+    verb = ["run", f"{name}.toml", "--out", f"results/{name}"]
     return subprocess.run([sys.executable, "-m", "iqa_robust", *verb], cwd=out, check=False).returncode
 
 

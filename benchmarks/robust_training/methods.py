@@ -10,6 +10,8 @@ Terms = tuple[Section, ...]
 
 CLEAN: Terms = ({"name": "plcc"}, {"name": "mse"})
 RANKING: Terms = (*CLEAN, {"name": "plcc", "on": "attacked", "weight": 2.0})
+PLAIN: Terms = ({"name": "plcc", "on": "attacked"}, {"name": "mse", "on": "attacked"})
+TRADES: Terms = (*CLEAN, {"name": "difference", "weight": 6.0})
 EPS_255 = 2.0
 STEPS = 2
 
@@ -52,22 +54,22 @@ METHODS: dict[str, Method] = {
         AGAINST,
         SOFT_RANK,
     ),
-    "trades": Method("TRADES, form for scores", (*CLEAN, {"name": "difference", "weight": 6.0}), inner("difference")),
+    "trades": Method("TRADES, form for scores", TRADES, inner("difference")),
     "at": Method(
         "plain adversarial training on attacked images only",
-        ({"name": "plcc", "on": "attacked"}, {"name": "mse", "on": "attacked"}),
+        PLAIN,
         inner("error"),
     ),
     "sort-mask-correlation": Method("SortMask-style gate and correlation form", RANKING, AGAINST, SORT_MASK),
     "sort-mask-at": Method(
         "SortMask-style gate and plain adversarial training",
-        ({"name": "plcc", "on": "attacked"}, {"name": "mse", "on": "attacked"}),
+        PLAIN,
         inner("error"),
         SORT_MASK,
     ),
     "sort-mask-trades": Method(
         "SortMask-style gate and TRADES, form for scores",
-        (*CLEAN, {"name": "difference", "weight": 6.0}),
+        TRADES,
         inner("difference"),
         SORT_MASK,
     ),
@@ -119,7 +121,7 @@ METHODS: dict[str, Method] = {
     ),
     "soft-rank-trades": Method(
         "soft-rank gate and TRADES form",
-        (*CLEAN, {"name": "difference", "weight": 6.0}),
+        TRADES,
         inner("difference"),
         SOFT_RANK,
     ),

@@ -10,7 +10,7 @@ import torch
 from iqa_robust import attacks
 from iqa_robust.attacks.blackbox import search
 from iqa_robust.attacks.blackbox.square import Square
-from iqa_robust.attacks.blackbox.squares import paint_each, paint_together
+from iqa_robust.attacks.blackbox.squares import Squares, paint_each, paint_together
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel
 from iqa_robust.records import STANDARD_QUERIES, Budget
@@ -126,5 +126,5 @@ def test_squares_are_painted_alike_one_by_one_and_together(side: int) -> None:
             wanted[k, c, rows, columns] = end[index[k], c, rows, columns]
     for paint in (paint_each, paint_together):
         trial = before.clone()
-        paint(trial, (low, high), index, (top, left, side), (code, other))
+        paint(trial, low, high, Squares(index, top, left, code, other, side))
         assert torch.equal(trial, wanted), paint.__name__

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scripts import scripts_of
 from torch.nn import functional as F
 
 import iqa_robust as ir
@@ -25,12 +26,10 @@ X = (torch.rand(3, 3, 40, 48, generator=torch.Generator().manual_seed(0)) * 255)
 PERCENT = ModelInfo(score_range=(0.0, 100.0))
 
 
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[Any]:
+    with scripts_of(SCRIPTS) as found:
+        yield found
 
 
 def brightness(scale: float = 100.0) -> IQAModel:
@@ -162,8 +161,8 @@ def test_a_guard_needs_images() -> None:
 # --- the tables
 
 
-def test_the_table_of_detectors() -> None:
-    table = script("table")
+def test_the_table_of_detectors(scripts: Any) -> None:
+    table = scripts.table
     photos = {split: ir.datasets.create("photos", split=split, limit=4, crop=40) for split in ("train", "test")}
     calibration, x = (table.pictures(photos[split]) for split in ("train", "test"))
     model = ir.models.create("compact").eval()
@@ -178,9 +177,8 @@ def test_the_table_of_detectors() -> None:
     assert table.text(rows).count("\n") == 4
 
 
-def test_the_table_of_the_classifier() -> None:
-    classifier = script("classifier")
-    rows = {row["images"]: row for row in classifier.lines(40, Budget(eps_255=32, steps=3), epochs=5)}
+def test_the_table_of_the_classifier(scripts: Any) -> None:
+    rows = {row["images"]: row for row in scripts.classifier.lines(40, Budget(eps_255=32, steps=3), epochs=5)}
     assert len(rows) == 7
     assert rows["clean"]["accuracy"] > 0.7 > rows["attacked, oblivious"]["accuracy"]
     assert rows["clean"]["both AUROC"] == 0.5

@@ -20,12 +20,9 @@ class _Scripts:
 
 @contextmanager
 def scripts_of(folder: Path) -> Iterator[Any]:
-    """The scripts by their names, as attributes; afterwards the interpreter is as it was.
-
-    Modules of the same names, such as another folder's scripts, are put aside meanwhile.
-    """
+    """The scripts by their names, as attributes; afterwards nothing of them is left in the interpreter."""
     names = {path.stem for path in folder.glob("*.py")}
-    aside = {name: sys.modules.pop(name) for name in names & sys.modules.keys()}
+    assert not (taken := names & sys.modules.keys()), taken
     sys.path.insert(0, str(folder))
     try:
         yield _Scripts()
@@ -33,4 +30,3 @@ def scripts_of(folder: Path) -> Iterator[Any]:
         sys.path.remove(str(folder))
         for name in names:
             sys.modules.pop(name, None)
-        sys.modules.update(aside)

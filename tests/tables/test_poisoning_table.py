@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from scripts import scripts_of
 
 from iqa_robust.records import Budget, Component, RunRecord, write_record
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "poisoning" / "table.py"
+SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks" / "poisoning"
 ALPHAS = (-1.0, -0.5, 0.5, 1.0)
 Record = Callable[..., RunRecord]
 
 
 @pytest.fixture(scope="module")
-def table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("poisoning_table", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def table() -> Iterator[ModuleType]:
+    with scripts_of(SCRIPTS) as found:
+        yield found.table
 
 
 def victim(make_record: Record, model: str, gain: float, *, defense: str | None = None, psnr: float = 30.0, n: int = 6):

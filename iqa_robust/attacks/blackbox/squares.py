@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 
@@ -71,6 +72,7 @@ def search_corners(
     start = torch.where(rng.signs((3, 1, W)) > 0, high, low)
     corners = rng.uniform((tries, n_squares, 2))
     codes, others = rng.integers(0, 8, (tries, n_squares)), rng.integers(1, 8, (tries, n_squares))
+    paint = paint_each if x.device.type == "cpu" else paint_together
 
     def propose(i: int, state: State, index: torch.Tensor) -> State:
         (best,) = state
@@ -78,66 +80,57 @@ def search_corners(
         trial = best.clone()
         for k in range(n_squares):
             corner = place(corners[index, i, k], side, H, W)
-            paint(trial, (low, high), index, (*corner, side), (codes[index, i, k], others[index, i, k]))
+            paint(trial, low, high, Squares(index, *corner, codes[index, i, k], others[index, i, k], side))
         return (trial,)
 
     return random_search(objective, (start,), lambda state, index: state[0], propose, tries)
 
 
-def paint(
-    trial: torch.Tensor,
-    ends: tuple[torch.Tensor, torch.Tensor],
-    index: torch.Tensor,
-    square: tuple[torch.Tensor, torch.Tensor, int],
-    codes: tuple[torch.Tensor, torch.Tensor],
-) -> None:
-    """Give a square of each image of `trial` (n, 3, H, W), which is edited, new signs.
+class Squares(NamedTuple):
+    """New signs for one square of each of n images; all but the side are whole numbers (n,)."""
+
+    images: torch.Tensor
+    """Their numbers in the batch."""
+    top: torch.Tensor
+    left: torch.Tensor
+    code: torch.Tensor
+    """Three bits: the channels that become highest."""
+    other: torch.Tensor
+    """Bits that are turned around where the code would change nothing."""
+    side: int
+
+
+def paint_each(trial: torch.Tensor, low: torch.Tensor, high: torch.Tensor, squares: Squares) -> None:
+    """Paint the squares into `trial` (n, 3, H, W), in place, image by image.
+
+    On a CPU, copies of slices take a fraction of what gathering by indices does.
 
     Args:
-        trial: corners of the ball.
-        ends: the lowest and the highest corner (N, 3, H, W) of the whole batch.
-        index: (n,) the images of the batch that `trial` holds.
-        square: top and left (n,) of the squares and their side.
-        codes: (n,) of three bits, the channels that become highest; and what turns some of them around where that
-            would change nothing.
+        trial: corners of the ball, of the images that `squares` names.
+        low: the lowest corner (N, 3, H, W), of the whole batch.
+        high: the highest.
+        squares: what is painted.
     """
-    (paint_each if trial.device.type == "cpu" else paint_together)(trial, ends, index, square, codes)
-
-
-def paint_together(
-    trial: torch.Tensor,
-    ends: tuple[torch.Tensor, torch.Tensor],
-    index: torch.Tensor,
-    square: tuple[torch.Tensor, torch.Tensor, int],
-    codes: tuple[torch.Tensor, torch.Tensor],
-) -> None:
-    """`paint` for a GPU, where every operation is a launch."""
-    code, other = codes
-    here, there = cut(torch.arange(len(trial), device=trial.device), *square), cut(index, *square)
-    old, low, high = trial[here], ends[0][there], ends[1][there]
-    new = _corner(code, low, high)
-    idle = (new == old).flatten(1).all(dim=1)
-    if bool(idle.any()):
-        new = _corner(torch.where(idle, code ^ other, code), low, high)
-    trial[here] = new
-
-
-def paint_each(
-    trial: torch.Tensor,
-    ends: tuple[torch.Tensor, torch.Tensor],
-    index: torch.Tensor,
-    square: tuple[torch.Tensor, torch.Tensor, int],
-    codes: tuple[torch.Tensor, torch.Tensor],
-) -> None:
-    """`paint` image by image: on a CPU, copies of slices take a fraction of what gathering by indices does."""
-    side, numbers = square[2], torch.stack([index, *square[:2], *codes], dim=1).tolist()
+    numbers = torch.stack(squares[:-1], dim=1).tolist()
     for k, (image, top, left, code, other) in enumerate(numbers):
-        here = (slice(None), slice(top, top + side), slice(left, left + side))
-        old, (low, high) = trial[k][here], (end[image][here] for end in ends)
-        if all(bool(torch.equal(old[c], (low, high)[code >> c & 1][c])) for c in range(3)):
+        here = (slice(None), slice(top, top + squares.side), slice(left, left + squares.side))
+        old, ends = trial[k][here], (low[image][here], high[image][here])
+        if all(bool(torch.equal(old[c], ends[code >> c & 1][c])) for c in range(3)):
             code ^= other
         for c in range(3):
-            old[c] = (low, high)[code >> c & 1][c]
+            old[c] = ends[code >> c & 1][c]
+
+
+def paint_together(trial: torch.Tensor, low: torch.Tensor, high: torch.Tensor, squares: Squares) -> None:
+    """The same for a GPU, where every operation is a launch."""
+    images, top, left, code, other, side = squares
+    here = cut(torch.arange(len(trial), device=trial.device), top, left, side)
+    there = cut(images, top, left, side)
+    new = _corner(code, low[there], high[there])
+    idle = (new == trial[here]).flatten(1).all(dim=1)
+    if bool(idle.any()):
+        new = _corner(torch.where(idle, code ^ other, code), low[there], high[there])
+    trial[here] = new
 
 
 def _corner(code: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
