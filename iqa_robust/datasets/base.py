@@ -7,7 +7,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -286,16 +286,17 @@ class Dataset(ABC):
                 raise item
             yield item
 
-    def prefetch(self, rows: Sequence[Row], workers: int = 2, ahead: int = 8) -> Iterator[Item | DataError]:
+    def prefetch(self, rows: Sequence[Row], workers: int = 2, ahead: int = 8) -> Generator[Item | DataError]:
         """Load `rows` in threads: one result per row, in their order, at most `ahead` of them in memory.
 
-        An image that cannot be read gives its error in place of an item, so one broken file never ends a run.
+        An image that cannot be read gives its error in place of an item, so one broken file never ends a run. Who stops
+        before the end closes the generator: an interrupt while it is left to be collected would be swallowed.
         """
         if workers < 1 or ahead < 1:
             raise RequestError(f"prefetch: expected workers >= 1 and ahead >= 1, got {workers} and {ahead}.")
         return self._prefetch(iter(rows), workers, ahead)
 
-    def _prefetch(self, rows: Iterator[Row], workers: int, ahead: int) -> Iterator[Item | DataError]:
+    def _prefetch(self, rows: Iterator[Row], workers: int, ahead: int) -> Generator[Item | DataError]:
         pool = ThreadPoolExecutor(min(workers, ahead), thread_name_prefix="iqa-robust-load")
         try:
             window: deque[Future[Item | DataError]] = deque(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
@@ -26,17 +27,18 @@ class Decoded:
 
     def items(self, rows: Sequence[Row]) -> Iterator[Item | DataError]:
         """One result per row, in their order; those not kept are loaded a few ahead, as by `Dataset.prefetch`."""
-        loaded = self._dataset.prefetch([row for row in rows if row.image_id not in self._kept])
-        for row in rows:
-            if row.image_id in self._kept:
-                kept = self._kept[row.image_id]
-                ref = None if kept.ref is None else from_uint8(kept.ref)
-                yield dataclasses.replace(kept, x=from_uint8(kept.x), ref=ref)
-                continue
-            item = next(loaded)
-            if not isinstance(item, DataError):
-                self._keep(item)
-            yield item
+        missing = [row for row in rows if row.image_id not in self._kept]
+        with contextlib.closing(self._dataset.prefetch(missing)) as loaded:
+            for row in rows:
+                if row.image_id in self._kept:
+                    kept = self._kept[row.image_id]
+                    ref = None if kept.ref is None else from_uint8(kept.ref)
+                    yield dataclasses.replace(kept, x=from_uint8(kept.x), ref=ref)
+                    continue
+                item = next(loaded)
+                if not isinstance(item, DataError):
+                    self._keep(item)
+                yield item
 
     def _keep(self, item: Item) -> None:
         size = item.x.numel() * (1 if item.ref is None else 2)

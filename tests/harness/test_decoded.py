@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import pytest
 import torch
 
 from iqa_robust import datasets
@@ -53,3 +54,18 @@ def test_what_does_not_fit_is_loaded_again() -> None:
     for _ in range(2):
         assert len(list(decoded.items(dataset.rows()))) == 3
     assert len(loaded) == 5
+
+
+def test_an_interrupt_while_loading_ends_is_not_swallowed() -> None:
+    """The loader of the last image is closed, not left to be collected, where Python ignores what is raised."""
+    dataset = datasets.create("photos", limit=2)
+
+    def interrupted(rows: Sequence[Row]) -> Iterator[Item | DataError]:
+        try:
+            yield from map(dataset.load, rows)
+        finally:
+            raise KeyboardInterrupt
+
+    dataset.prefetch = interrupted  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        list(Decoded(dataset).items(dataset.rows()))
