@@ -98,7 +98,7 @@ def project(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Te
     the similarity allows.
     """
     if norm == "linf":
-        return torch.clamp(z, x - eps, x + eps).clamp_(0, 1)
+        return torch.clamp(z, *box(x, eps))
     if norm in sparse.NORMS:
         return sparse.project(z.clamp(0, 1), x, norm, eps)
     if norm == "ssim":
@@ -107,6 +107,11 @@ def project(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Te
         return (x + _per_image(scale) * (z - x)).clamp(0, 1)
     lengths = distance(z, x, norm).clamp_min(1e-12)
     return (x + (z - x) * _per_image((eps / lengths).clamp(max=1))).clamp(0, 1)
+
+
+def box(x: torch.Tensor, eps: float | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The lowest and the highest image inside [0, 1] and the L-infinity budget around `x`."""
+    return (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
 
 
 def reach(x: torch.Tensor, direction: torch.Tensor, norm: str, eps: float) -> torch.Tensor:
@@ -163,9 +168,9 @@ def steepest(gradient: torch.Tensor, norm: str) -> torch.Tensor:
 
     It does not depend on the gradient's scale. Where the gradient is zero or not a number there is no step.
     """
-    gradient = torch.nan_to_num(gradient)
     if norm == "linf":
-        return gradient.sign()
+        return gradient.sign()  # 0 for what is not a number
+    gradient = torch.nan_to_num(gradient)
     largest = _per_image(gradient.flatten(1).abs().amax(dim=1))
     scaled = gradient / torch.where(largest > 0, largest, 1)  # squares of very small or large values would be 0 or inf
     if norm in sparse.NORMS:
@@ -181,6 +186,17 @@ def dual_length(gradient: torch.Tensor, norm: str) -> torch.Tensor:
     if norm in sparse.NORMS:
         return flat.square().sum(dim=1) / flat.abs().amax(dim=1).clamp_min(torch.finfo(flat.dtype).tiny)
     return torch.linalg.vector_norm(flat, dim=1) * _unit(gradient, norm)
+
+
+def unit_l1(gradient: torch.Tensor) -> torch.Tensor:
+    """Gradients (N, 3, H, W) over their L1 length, for momentum (Dong et al., CVPR 2018, eq. 6).
+
+    Zero where the gradient is zero or not a number.
+    """
+    length = dual_length(gradient, "linf")
+    scaled = gradient / _per_image(length)
+    usual = bool(((length > 0) & (length < torch.inf)).all())  # then every value is finite, so a pass is saved
+    return scaled if usual else scaled.nan_to_num_()
 
 
 def snap(z: torch.Tensor, x: torch.Tensor, norm: str, eps: float) -> torch.Tensor:

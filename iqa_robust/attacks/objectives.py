@@ -16,6 +16,9 @@ from iqa_robust.models.base import IQAModel, ModelInfo
 from iqa_robust.models.randomness import derive_seed, searching, seeded
 from iqa_robust.records import Budget
 
+_FEW = 3000
+"""Values of a gradient that are looked at first to see that it is not zero."""
+
 
 class QueryBudgetExhaustedError(Exception):
     """An image has no queries left. The base class then ends the attack and keeps the best images found."""
@@ -243,16 +246,17 @@ class Objective:
         clean = self._model.info.deterministic and torch.equal(z, self._of(self._x, index))
         if clean and (known := self._known.slopes(keys)) is not None:
             return self.score_clean[index], known.to(z.device)
-        scores, slope = torch.zeros(z.shape[0], device=z.device), torch.zeros_like(z)
+        scores, slope = torch.zeros(z.shape[0], device=z.device), None
         calls = self.tally.gradients[index.cpu()].clone()
         for draw in range(self.draws):
-            leaf = z.clone().requires_grad_(True)
+            leaf = z.detach().requires_grad_(True)
             with torch.enable_grad(), searching(), seeded(self._draw_seeds(index, calls, draw)):
                 one = self._model(leaf.clone(), self._reference(index)).float()
                 if one.requires_grad:
                     (drawn,) = torch.autograd.grad(one.sum(), leaf, materialize_grads=True)
-                    slope = drawn if draw == 0 else slope + drawn
+                    slope = drawn if slope is None else slope + drawn
             scores = scores + one.detach()
+        slope = torch.zeros_like(z) if slope is None else slope
         if clean:
             self._known.keep_slopes(keys, slope)
         return scores / self.draws, slope
@@ -302,7 +306,10 @@ class Objective:
         self.tally.gradients += torch.bincount(index.cpu(), minlength=self._x.shape[0]) * self.draws
 
     def _note_zero(self, index: torch.Tensor, gradient: torch.Tensor) -> None:
-        nonzero = gradient.flatten(1).abs().amax(dim=1) != 0  # true of NaN
+        flat = gradient.flatten(1)
+        nonzero = flat[:, :_FEW].ne(0).any(dim=1)  # true of NaN
+        if not bool(nonzero.all()):  # seldom, so that the rest is seldom read
+            nonzero = flat.ne(0).any(dim=1)
         self.tally.nonzero_gradients += torch.bincount(index[nonzero].cpu(), minlength=self._x.shape[0])
 
     def _keep_best(self, z: torch.Tensor, index: torch.Tensor, scores: torch.Tensor) -> None:
@@ -324,7 +331,12 @@ class Objective:
         first = first.scatter_reduce(0, index[winners], winners, "amin")
         improved = (first < len(index)).nonzero().squeeze(1)
         self.tally.best_value.copy_(top)
-        self.tally.best_image[improved] = z.index_select(0, first[improved])
+        if len(improved) == len(top) and torch.equal(
+            first, self._everyone
+        ):  # as in most climbs; indexing would copy twice
+            self.tally.best_image.copy_(z[: len(first)])
+        else:
+            self.tally.best_image[improved] = z.index_select(0, first[improved])
         for i, score in zip(improved.tolist(), scores[first[improved]].tolist(), strict=True):
             self.tally.curve[i].append((int(self.tally.queries[i]), score))
 

@@ -6,16 +6,15 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from inspect import signature
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from iqa_robust.datasets.loading import load_ahead
 from iqa_robust.datasets.splits import nested_sample, seeded_split
 from iqa_robust.errors import DataError, RequestError
 
@@ -290,25 +289,11 @@ class Dataset(ABC):
         """Load `rows` in threads: one result per row, in their order, at most `ahead` of them in memory.
 
         An image that cannot be read gives its error in place of an item, so one broken file never ends a run. Who stops
-        before the end closes the generator: an interrupt while it is left to be collected would be swallowed.
+        before the end closes the generator, as `load_ahead` says.
         """
         if workers < 1 or ahead < 1:
             raise RequestError(f"prefetch: expected workers >= 1 and ahead >= 1, got {workers} and {ahead}.")
-        return self._prefetch(iter(rows), workers, ahead)
-
-    def _prefetch(self, rows: Iterator[Row], workers: int, ahead: int) -> Generator[Item | DataError]:
-        pool = ThreadPoolExecutor(min(workers, ahead), thread_name_prefix="iqa-robust-load")
-        try:
-            window: deque[Future[Item | DataError]] = deque(
-                pool.submit(self._load_or_error, row) for row in islice(rows, ahead)
-            )
-            while window:
-                result = window.popleft().result()
-                yield result
-                del result  # the caller's item must not stay alive here while the next one is waited for
-                window.extend(pool.submit(self._load_or_error, row) for row in islice(rows, 1))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        return load_ahead((partial(self._load_or_error, row) for row in rows), min(workers, ahead), ahead)
 
     def _load_or_error(self, row: Row) -> Item | DataError:
         try:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +14,7 @@ import torch
 
 from iqa_robust import datasets
 from iqa_robust.datasets.base import Dataset, Item, Row
+from iqa_robust.datasets.loading import load_ahead
 from iqa_robust.errors import RequestError
 from iqa_robust.images import from_uint8, to_uint8
 from iqa_robust.models.randomness import derive_seed
@@ -117,18 +116,9 @@ def shuffled(samples: Sequence[Sample], *parts: object) -> list[Sample]:
     return [samples[i] for i in order]
 
 
-def load_ahead(samples: Sequence[Sample], ahead: int) -> Iterator[Item]:
+def loaded(samples: Sequence[Sample], ahead: int) -> Iterator[Item]:
     """Items in order, at most `ahead` of them loading or loaded before they are asked for."""
-    waiting = iter(samples)
-    pool = ThreadPoolExecutor(LOADERS, thread_name_prefix="iqa-robust-train")
-    try:
-        window: deque[Future[Item]] = deque(pool.submit(s.loader.load, s.row) for s in islice(waiting, ahead))
-        while window:
-            item = window.popleft().result()
-            window.extend(pool.submit(s.loader.load, s.row) for s in islice(waiting, 1))
-            yield item
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return load_ahead((partial(sample.loader.load, sample.row) for sample in samples), LOADERS, ahead)
 
 
 def augmented(item: Item, augment: Augment, *parts: object) -> torch.Tensor:

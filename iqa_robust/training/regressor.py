@@ -32,7 +32,7 @@ from iqa_robust.training.data import (
     batches_of,
     center_crops,
     hold_out,
-    load_ahead,
+    loaded,
     open_split,
 )
 from iqa_robust.training.degraded import DegradedPictures, best_pictures, read_pictures
@@ -204,7 +204,7 @@ class ScoreTask(Task):
         self, samples: Sequence[Sample], radii_255: Sequence[float], steps: int, listener: Listener
     ) -> list[float]:
         """Per radius, SROCC of samples whose scores were pushed to the other side, in evaluation mode."""
-        items = list(load_ahead(samples, 2 * EVALUATION_BATCH))
+        items = list(loaded(samples, 2 * EVALUATION_BATCH))
         clock = Clock()
 
         def tell(done: int) -> None:
@@ -300,7 +300,7 @@ def over_images(
             images.clear()
             listener(Progress(stage, done=clock.images, total=len(samples), rate=clock.rate()))
 
-    for item in load_ahead(samples, 2 * EVALUATION_BATCH):
+    for item in loaded(samples, 2 * EVALUATION_BATCH):
         if images and (len(images) == EVALUATION_BATCH or item.x.shape != images[0].shape):
             flush()
         images.append(item.x)

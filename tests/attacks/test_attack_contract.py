@@ -207,6 +207,20 @@ def test_a_zero_slope_is_noted_for_its_own_image_only(
     assert result.zero_gradient.tolist() == [True, False]
 
 
+def test_a_slope_at_the_end_of_a_large_image_is_one(make_model: type[IQAModel]) -> None:
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    def last_value_of_the_second(z: torch.Tensor) -> torch.Tensor:
+        return z[:, -1, -1, -1] * torch.tensor([0.0, 1.0])
+
+    def perturb(objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        objective.gradient(x)
+        return x
+
+    result = Custom(perturb)(make_model(last_value_of_the_second), x, goal="up", budget=Budget())
+    assert result.zero_gradient.tolist() == [True, False]
+
+
 def test_the_best_image_seen_counts_even_if_another_is_returned(
     images: Callable[..., torch.Tensor], linear: IQAModel
 ) -> None:

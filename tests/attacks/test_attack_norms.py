@@ -125,6 +125,27 @@ def test_no_slope_and_nan_slopes_make_no_step(norm: str) -> None:
     assert torch.equal(norms.steepest(gradient, norm), torch.zeros_like(gradient))
 
 
+def test_gradients_for_momentum_have_unit_length_but_where_there_is_none() -> None:
+    gradient = _far(0, torch.Size((4, 3, 4, 4)))
+    gradient[1] = 0
+    gradient[2, 0, 0, 0] = torch.nan
+    gradient[3, 0, 0, 0] = torch.inf
+    unit = norms.unit_l1(gradient).flatten(1)
+    assert not unit[1:].any()
+    expected = gradient[0].flatten().double() / np.abs(gradient[0].numpy().astype(np.float64)).sum()
+    torch.testing.assert_close(unit[0].double(), expected, rtol=1e-6, atol=0)  # a float32 sum of 48 values
+    assert torch.equal(norms.unit_l1(gradient[:1])[0], unit[0].view_as(gradient[0]))  # alone, nothing is replaced
+
+
+@given(seed=st.integers(0, 1000), eps=st.floats(0, 2))
+@settings(max_examples=50, deadline=None)
+def test_the_box_holds_what_the_ball_and_the_range_hold(seed: int, eps: float) -> None:
+    x = _image(seed, on_grid=False)
+    z = x + _far(seed, x.shape)
+    both = np.clip(np.clip(z.numpy(), x.numpy() - np.float32(eps), x.numpy() + np.float32(eps)), 0, 1)
+    np.testing.assert_array_equal(torch.clamp(z, *norms.box(x, eps)).numpy(), both)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_dual_length_is_the_rise_per_unit_step(norm: str) -> None:
     gradient = _far(2, torch.Size((2, 3, 4, 4)))

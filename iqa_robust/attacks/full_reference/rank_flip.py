@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from iqa_robust.attacks.gradient.climbing import spread
-from iqa_robust.attacks.norms import dither, dual_length, project, reach, steepest
+from iqa_robust.attacks.norms import dither, dual_length, project, reach, steepest, unit_l1
 from iqa_robust.attacks.objectives import Goal, Objective
 from iqa_robust.attacks.parameters import check_number
 from iqa_robust.attacks.set_attack import SetAttack, SetScores
@@ -105,7 +105,7 @@ class RankFlip(SetAttack):
                 radius[index] = reach(center, steepest(slope, budget.norm), budget.norm, budget.eps)
             full = self.step_ratio * radius[index] * (1 - step / budget.steps)
             way = _OVERSHOOT * (enough[index] - value) / dual_length(slope, budget.norm)
-            unit = torch.nan_to_num(slope / spread(dual_length(slope, "linf")))
+            unit = unit_l1(slope)
             velocity[index] = self.momentum * velocity[index] + unit
             step_taken = spread(torch.fmin(full, way)) * steepest(velocity[index], budget.norm)
             point = project(z[index] + step_taken, center, budget.norm, budget.eps)

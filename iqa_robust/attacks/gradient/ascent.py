@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from iqa_robust.attacks.gradient.climbing import Landing, spread
-from iqa_robust.attacks.norms import dual_length, project, reach, steepest
+from iqa_robust.attacks.norms import box, project, reach, steepest, unit_l1
 from iqa_robust.attacks.objectives import Objective
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
@@ -39,6 +39,7 @@ def ascend(
     velocity = torch.zeros_like(x)
     landing = Landing(objective, x, budget, rng)
     radius: torch.Tensor | None = None
+    bounds = box(x, budget.eps) if budget.norm == "linf" else None
     for step in range(budget.steps):
         value, slope = objective.gradient(z)
         if radius is None:
@@ -46,10 +47,10 @@ def ascend(
         length = step_ratio * radius * (1 - step / budget.steps)
         climbed = slope
         if momentum:
-            scaled = torch.nan_to_num(slope / spread(dual_length(slope, "linf")))
-            climbed = velocity = velocity.mul_(momentum).add_(scaled)
+            climbed = velocity = velocity.mul_(momentum).add_(unit_l1(slope))
         direction = steepest(climbed, budget.norm)
         length = landing.length(length, value, slope, direction)
-        z = project(z + spread(length) * direction, x, budget.norm, budget.eps)
+        z = direction.mul_(spread(length)).add_(z)  # in place: new memory costs more than the sums
+        z = project(z, x, budget.norm, budget.eps) if bounds is None else z.clamp_(*bounds)
         z = landing.point(z, step)
     return z

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from iqa_robust.attacks.gradient.climbing import Landing, project_each, spread
-from iqa_robust.attacks.norms import dual_length, steepest
+from iqa_robust.attacks.norms import steepest, unit_l1
 from iqa_robust.attacks.objectives import Objective
 
 RHO = 0.75
@@ -193,7 +193,7 @@ def _step(
     step: int,
 ) -> _State:
     """The state after a step from `z`."""
-    velocity = decay * state.velocity + torch.nan_to_num(slope / spread(dual_length(slope, "linf")))
+    velocity = decay * state.velocity + unit_l1(slope)
     direction = steepest(velocity, norm)
     length = state.length if landing is None else landing.length(state.length, value, slope, direction)
     there = project_each(state.z + spread(length) * direction, state.x, norm, state.radius)

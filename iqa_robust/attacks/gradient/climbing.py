@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from iqa_robust.attacks.norms import distance, dither
+from iqa_robust.attacks.norms import box, distance, dither
 from iqa_robust.attacks.objectives import Objective
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
@@ -24,7 +24,7 @@ def spread(values: torch.Tensor) -> torch.Tensor:
 def project_each(z: torch.Tensor, x: torch.Tensor, norm: str, radius: torch.Tensor) -> torch.Tensor:
     """`norms.project` for the norms of `BALLS`, with a radius (N,) per image."""
     if norm == "linf":
-        return torch.clamp(z, x - spread(radius), x + spread(radius)).clamp_(0, 1)
+        return torch.clamp(z, *box(x, spread(radius)))
     shrink = (radius / distance(z, x, norm).clamp_min(1e-12)).clamp(max=1)
     return (x + (z - x) * spread(shrink)).clamp(0, 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from iqa_robust.attacks.base import Attack
-from iqa_robust.attacks.norms import dual_length, steepest
+from iqa_robust.attacks.norms import steepest, unit_l1
 from iqa_robust.attacks.objectives import Objective, best_of
 from iqa_robust.attacks.parameters import check_number
 from iqa_robust.attacks.sparse import changed, pixels_allowed
@@ -93,7 +93,7 @@ def _most_important(change: torch.Tensor, velocity: torch.Tensor, number: int) -
 
 def _accumulated(velocity: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
     """Momentum over gradients of unit L1 length (Dong et al. 2018, eq. 6)."""
-    return MOMENTUM * velocity + torch.nan_to_num(slope / dual_length(slope, "linf").view(-1, 1, 1, 1))
+    return MOMENTUM * velocity + unit_l1(slope)
 
 
 def _better(
