@@ -167,7 +167,7 @@ def batches_of(
     images: list[torch.Tensor] = []
     scores: list[float] = []
     order = shuffled(samples, *parts, "order")
-    for item in load_ahead(order[: size * batch_count(len(order), size)], 2 * size):
+    for item in loaded(order[: size * batch_count(len(order), size)], 2 * size):
         images.append(augmented(item, augment, *parts))
         scores.append(item.mos)
         if len(images) == size:
