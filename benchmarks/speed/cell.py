@@ -12,7 +12,9 @@ import iqa_robust as ir
 from iqa_robust.attacks.base import Attack
 from iqa_robust.datasets.base import Dataset
 from iqa_robust.harness.components import describe_object, weights_digest
+from iqa_robust.harness.decoded import Decoded
 from iqa_robust.harness.execute import Job, run_job
+from iqa_robust.harness.kept import Kept
 from iqa_robust.harness.precision import IMAGES, Precision
 from iqa_robust.harness.store import Store
 from iqa_robust.harness.system import Batch
@@ -46,9 +48,18 @@ def some(x: torch.Tensor) -> Batch:
 
 
 def run_cell(
-    model: IQAModel, dataset: Dataset, attack: Attack, budget: Budget, precision: Precision, out: Path
+    model: IQAModel,
+    dataset: Dataset,
+    attack: Attack,
+    budget: Budget,
+    precision: Precision,
+    out: Path,
+    earlier: tuple[Decoded, Kept] | None = None,
 ) -> RunRecord:
-    """Run one cell of the bare model into the folder `out`. Raises `RuntimeError` when it fails."""
+    """Run one cell of the bare model into the folder `out`. Raises `RuntimeError` when it fails.
+
+    `earlier` is what a worker still has of its earlier cells on the same model; None for the first one.
+    """
     spec = RunSpec(
         track="",
         dataset=describe_object(dataset, ir.datasets.registry),
@@ -65,7 +76,19 @@ def run_cell(
         seed=0,
         package_version=package_version(),
     )
-    job = Job((spec,), dataset, model, (None,), attack, torch.device("cpu"), precision=precision, batch_size=BATCH)
+    decoded, kept = (Decoded(dataset), Kept()) if earlier is None else earlier
+    job = Job(
+        (spec,),
+        dataset,
+        model,
+        (None,),
+        attack,
+        torch.device("cpu"),
+        precision=precision,
+        decoded=decoded,
+        kept=kept,
+        batch_size=BATCH,
+    )
     record = run_job(job, Store(out))[0]
     if record.status != "ok":
         raise RuntimeError(record.reason)

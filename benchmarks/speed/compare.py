@@ -112,7 +112,7 @@ def compare(given: argparse.Namespace, advance: Callable[[str], None]) -> Iterat
         if given.overhead_images:
             advance(f"{name}: harness overhead")
             x = pictures(given.overhead_images, given.side)
-            found.notes.append(f"{name}: {sentence(*overhead(model, x, precision, given.steps, OVERHEAD_REPEATS))}")
+            found.notes.append(f"{name}: {sentence(overhead(model, x, precision, given.steps, OVERHEAD_REPEATS))}")
             yield found
 
 
