@@ -19,7 +19,7 @@ from pathlib import Path
 from databases import DATABASES
 from methods import METHODS
 from recipes import recipe
-from tracks import purified_track, track
+from tracks import leading_track, purified_track, track
 
 from iqa_robust.records import read_records, write_record
 from iqa_robust.tables.board import board
@@ -63,9 +63,10 @@ def train(out: Path, name: str, database: str, seed: int) -> int:
 
 
 def evaluate(out: Path, database: str) -> int:
-    """The tracks of a database: all its checkpoints, and the clean one of the first seed behind purifiers."""
+    """The tracks of a database: all its checkpoints, the leading ones, and a clean one behind purifiers."""
     found = [path.resolve() for path in sorted((out / database).glob("*.safetensors"))]
     status = _run(out, f"robust-{database}", track(database, found, out.resolve()))
+    status |= _run(out, f"leading-{database}", leading_track(database, found, out.resolve()))
     clean = [path for path in found if path.stem.startswith("clean-seed")]
     if clean:
         status |= _run(out, f"purified-{database}", purified_track(database, clean[0], out.resolve()))
@@ -73,8 +74,8 @@ def evaluate(out: Path, database: str) -> int:
 
 
 def publish(out: Path, database: str, to: Path) -> None:
-    """The records of both tracks and their boards, below `to`; without explanations, which are ten times as large."""
-    for name in (f"robust-{database}", f"purified-{database}"):
+    """The records of the tracks and their boards, below `to`; without explanations, which are ten times as large."""
+    for name in (f"robust-{database}", f"leading-{database}", f"purified-{database}"):
         if not (out / "results" / name).is_dir():
             continue
         records = read_records(out / "results" / name)

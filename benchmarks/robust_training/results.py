@@ -32,7 +32,7 @@ def systems(records: Sequence[RunRecord]) -> pd.DataFrame:
     found = verdicts(records)
     names = [method(model, defense) for model, defense in zip(found["model"], found["defense"], strict=True)]
     found.insert(0, "method", names)
-    found.insert(1, "seed", [int(name.rpartition("-seed")[2]) for name in found["model"]])
+    found.insert(1, "seed", [seed_of(name) for name in found["model"]])
     return found.sort_values(["method", "seed", "eps_255"], key=lambda c: c.map(_order) if c.name == "method" else c)
 
 
@@ -40,6 +40,11 @@ def method(model: str, defense: str) -> str:
     """The method's name from a model's label, with the purifier it stands behind."""
     name = re.sub(r"-seed\d+$", "", model)
     return name if defense == "none" else f"{name} behind {defense}"
+
+
+def seed_of(model: str) -> int:
+    """The seed from a model's label."""
+    return int(model.rpartition("-seed")[2])
 
 
 def _order(name: str) -> str:

@@ -11,7 +11,8 @@ boards and flags are those of the runs below `DIR/results`.
 - shift / sd: mean over the images of the largest shift in any cell at 2/255, in deviations of the model's own clean
   scores.
 - minus AT: SROCC under the strongest attack at 2/255, less that of the method `--against` under its own strongest
-  attack, on the same images and seed, with its 95 % interval (paired bootstrap over images; ends are means over seeds).
+  attack, on the same images and seed, with its 95 % interval (paired bootstrap over images, or over whole contents
+  where images share one; ends are means over seeds).
 """
 
 from __future__ import annotations
@@ -105,7 +106,13 @@ def _difference(two: pd.DataFrame, records: Sequence[RunRecord], against: str) -
             continue
         images = own.images.set_index("image_id")
         rival = other.images.set_index("image_id").reindex(images.index)
-        interval = paired_interval("srocc", images["score_adv"], rival["score_adv"], sign(own) * images["mos"])
+        interval = paired_interval(
+            "srocc",
+            images["score_adv"],
+            rival["score_adv"],
+            sign(own) * images["mos"],
+            clusters=images["reference_id"].to_numpy(),
+        )
         found.append((attacked_srocc(own) - attacked_srocc(other), interval.lo, interval.hi))
     if not found:
         return ""

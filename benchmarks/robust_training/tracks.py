@@ -23,29 +23,53 @@ name = "score-reflection"
 goal = "reflect"
 eps_255 = [1, 2, 4]
 
+"""
+WORST_CASE = """
 [[attacks]]
 name = "worst-case"
 goal = "reflect"
 steps = 10
 queries = 200
 """
+ATTACKS += WORST_CASE
 """Goal `reflect` sends every score to the other side, as `away` need not; `worst-case` has 200 queries, of which its
 gradients take about 80."""
 
 
+LEADING = ("at", "correlation", "sort-mask-correlation")
+"""Methods whose differences more images must tell apart."""
+MANY = 60
+"""Images of the track of the leading methods; the others have the first of them."""
+
+
 def track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
     """The track of the checkpoints as TOML, each labeled by its file's name; their paths are relative to `out`."""
-    return _track(f"robust-{database}", f"Robust trainings on {database}", database, checkpoints, out, ("none",))
+    title = f"Robust trainings on {database}"
+    return _track(f"robust-{database}", title, database, checkpoints, out, ("none",), ATTACKS)
+
+
+def leading_track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
+    """The track of the leading methods among the checkpoints: `worst-case` alone, on more images."""
+    leading = [path for path in checkpoints if path.stem.rpartition("-seed")[0] in LEADING]
+    title = f"The leading robust trainings on {database}"
+    return _track(f"leading-{database}", title, database, leading, out, ("none",), WORST_CASE, limit=MANY)
 
 
 def purified_track(database: str, checkpoint: Path, out: Path) -> str:
     """The track of one checkpoint behind each of the best purifiers."""
     title = f"The best purifiers on {database}"
-    return _track(f"purified-{database}", title, database, [checkpoint], out, ("none", *PURIFIERS))
+    return _track(f"purified-{database}", title, database, [checkpoint], out, ("none", *PURIFIERS), ATTACKS)
 
 
 def _track(
-    name: str, title: str, database: str, checkpoints: Sequence[Path], out: Path, defenses: Sequence[str]
+    name: str,
+    title: str,
+    database: str,
+    checkpoints: Sequence[Path],
+    out: Path,
+    defenses: Sequence[str],
+    attacks: str,
+    **judged: int,
 ) -> str:
     data = DATABASES[database]
     low, high = data.score_range
@@ -68,7 +92,7 @@ batch_size = 8
 
 [dataset]
 name = "{data.dataset}"
-params = {toml_value({"split": "test", **data.judged})}
+params = {toml_value({"split": "test", **data.judged, **judged})}
 {"".join(models)}{"".join(behind)}
 [budget]
 goal = "away"
@@ -76,4 +100,4 @@ norm = "linf"
 eps_255 = 2
 steps = 20
 eot = 4
-{ATTACKS}"""
+{attacks}"""

@@ -11,8 +11,11 @@ else:
     import tomli as tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 from scripts import scripts_of
@@ -83,6 +86,12 @@ def test_tracks_are_valid_and_name_no_folder_of_the_machine(scripts: Any, tmp_pa
             f"{database}/{name}.safetensors" for name in "ab"
         ]
         assert {attack.name for attack in track.attacks} >= {"pgd", "score-reflection", "worst-case"}
+        named = [tmp_path / database / f"{name}.safetensors" for name in ("at-seed0", "clean-seed0")]
+        path = tmp_path / f"leading-{database}.toml"
+        path.write_text(scripts.tracks.leading_track(database, named, tmp_path))
+        track = load_track(path)
+        assert [model.label for model in track.models] == ["at-seed0"]
+        assert [attack.name for attack in track.attacks] == ["worst-case"]
         path = tmp_path / f"purified-{database}.toml"
         path.write_text(scripts.tracks.purified_track(database, found[0], tmp_path))
         assert [defense.name for defense in load_track(path).defenses] == ["none", *scripts.tracks.PURIFIERS]
@@ -118,6 +127,49 @@ def test_the_table_is_that_of_the_records(scripts: Any, tmp_path: Path, monkeypa
     assert lines[1]["2/255"] == f"{(first + second) / 2:.2f} {spread}"
     assert lines[0]["minus AT"].startswith(f"{clean - first:+.2f} (")
     assert (lines[0]["validation: clean"], lines[0]["worst-case"]) == ("0.74", "-")
+
+
+def _cell(label: str, scores: np.ndarray, contents: list[str | None]) -> Any:
+    """What the differences read of a record."""
+    images = {
+        "image_id": [f"{i:02}" for i in range(len(scores))],
+        "reference_id": contents,
+        "mos": np.arange(len(scores), dtype=float),
+        "score_adv": scores,
+    }
+    return SimpleNamespace(
+        spec=SimpleNamespace(model=SimpleNamespace(title=label)),
+        facts={"higher_is_better": True, "mos_higher_is_better": False},
+        images=pd.DataFrame(images).sample(frac=1, random_state=0),
+    )
+
+
+def test_differences_are_means_over_common_seeds_with_intervals_over_contents_and_seeds(scripts: Any) -> None:
+    rng = np.random.default_rng(0)
+    n, contents = 12, ["a", "a", "a", None, "b", "b", None, None, "c", "c", "c", "c"]
+    scores = {(name, seed): rng.normal(size=n) - np.arange(n) / 4 for name in ("x", "y") for seed in (0, 1, 2)}
+    del scores["y", 2]
+    found: dict[str, dict[int, Any]] = {"x": {}, "y": {}}
+    for (name, seed), values in scores.items():
+        found[name][seed] = _cell(f"{name}-seed{seed}", values, contents)
+    values = scripts.differences.difference(found, "x", "y", "score_adv", 0, draws=4000)
+
+    def minus(seed: int, rows: np.ndarray) -> float:
+        sides = [spearmanr(scores[name, seed][rows], -rows).statistic for name in ("x", "y")]
+        return float(sides[0] - sides[1])
+
+    everyone = np.arange(n)
+    assert values[0] == pytest.approx((minus(0, everyone) + minus(1, everyone)) / 2)
+    groups = [[0, 1, 2], [3], [4, 5], [6], [7], [8, 9, 10, 11]]
+    again = []
+    for _ in range(2000):
+        rows = np.concatenate([groups[k] for k in rng.integers(0, 6, 6)])
+        again.append(np.mean([minus(seed, rows) for seed in rng.integers(0, 2, 2)]))
+    # quantiles of 4000 and 2000 draws of a spread of about a third
+    np.testing.assert_allclose(
+        np.nanpercentile(values[1:], [10, 50, 90]), np.nanpercentile(again, [10, 50, 90]), atol=0.05
+    )
+    assert scripts.differences.difference({"x": found["x"]}, "x", "y", "score_adv", 0) is None
 
 
 @pytest.mark.slow
