@@ -86,7 +86,7 @@ def test_tracks_are_valid_and_name_no_folder_of_the_machine(scripts: Any, tmp_pa
             f"{database}/{name}.safetensors" for name in "ab"
         ]
         assert {attack.name for attack in track.attacks} >= {"pgd", "score-reflection", "worst-case"}
-        named = [tmp_path / database / f"{name}.safetensors" for name in ("at-seed0", "clean-seed0")]
+        named = [tmp_path / database / f"{name}.safetensors" for name in ("at-seed0", "trades-seed0")]
         path = tmp_path / f"leading-{database}.toml"
         path.write_text(scripts.tracks.leading_track(database, named, tmp_path))
         track = load_track(path)
