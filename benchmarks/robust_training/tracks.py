@@ -10,19 +10,9 @@ from recipes import toml_value
 
 PURIFIERS = ("webp", "non-local-means", "art/gaussian-augmentation")
 """Those with the most left under adaptive attacks in docs/defense_results.md."""
-ATTACKS = """
+CONTROL = """
 [[attacks]]
 name = "noise"
-
-[[attacks]]
-name = "pgd"
-steps = 10
-
-[[attacks]]
-name = "score-reflection"
-goal = "reflect"
-eps_255 = [1, 2, 4]
-
 """
 WORST_CASE = """
 [[attacks]]
@@ -31,7 +21,16 @@ goal = "reflect"
 steps = 10
 queries = 200
 """
-ATTACKS += WORST_CASE
+ATTACKS = f"""{CONTROL}
+[[attacks]]
+name = "pgd"
+steps = 10
+
+[[attacks]]
+name = "score-reflection"
+goal = "reflect"
+eps_255 = [1, 2, 4]
+{WORST_CASE}"""
 """Goal `reflect` sends every score to the other side, as `away` need not; `worst-case` has 200 queries, of which its
 gradients take about 80."""
 
@@ -49,10 +48,10 @@ def track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
 
 
 def leading_track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
-    """The track of the leading methods among the checkpoints: `worst-case` alone, on more images."""
+    """The track of the leading methods among the checkpoints: `worst-case` and its control, on more images."""
     leading = [path for path in checkpoints if path.stem.rpartition("-seed")[0] in LEADING]
     title = f"The leading robust trainings on {database}"
-    return _track(f"leading-{database}", title, database, leading, out, ("none",), WORST_CASE, limit=MANY)
+    return _track(f"leading-{database}", title, database, leading, out, ("none",), CONTROL + WORST_CASE, limit=MANY)
 
 
 def purified_track(database: str, checkpoint: Path, out: Path) -> str:
