@@ -249,7 +249,7 @@ class Objective:
         scores, slope = torch.zeros(z.shape[0], device=z.device), None
         calls = self.tally.gradients[index.cpu()].clone()
         for draw in range(self.draws):
-            leaf = z.detach().requires_grad_(True)
+            leaf = z.clone().requires_grad_(True)
             with torch.enable_grad(), searching(), seeded(self._draw_seeds(index, calls, draw)):
                 one = self._model(leaf.clone(), self._reference(index)).float()
                 if one.requires_grad:
@@ -331,10 +331,8 @@ class Objective:
         first = first.scatter_reduce(0, index[winners], winners, "amin")
         improved = (first < len(index)).nonzero().squeeze(1)
         self.tally.best_value.copy_(top)
-        if len(improved) == len(top) and torch.equal(
-            first, self._everyone
-        ):  # as in most climbs; indexing would copy twice
-            self.tally.best_image.copy_(z[: len(first)])
+        if len(improved) == len(top) and torch.equal(first, self._everyone):  # indexing would copy twice
+            self.tally.best_image.copy_(z[: len(top)])
         else:
             self.tally.best_image[improved] = z.index_select(0, first[improved])
         for i, score in zip(improved.tolist(), scores[first[improved]].tolist(), strict=True):
