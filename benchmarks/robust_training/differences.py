@@ -20,12 +20,12 @@ import pandas as pd
 from databases import DATABASES
 from methods import METHODS
 from numpy.typing import NDArray
-from results import seed_of, sign
+from results import is_worst_case, seed_of, sign
+from results import method as method_of
 
 from iqa_robust.measures.weighted import Srocc
 from iqa_robust.records import RunRecord, read_records
 
-EPS = 2.0
 RESAMPLES = 4000
 Floats = NDArray[np.float64]
 Found = dict[str, dict[int, RunRecord]]
@@ -33,13 +33,12 @@ Found = dict[str, dict[int, RunRecord]]
 
 
 def found_in(folder: Path) -> Found:
-    """The cells of `worst-case` at `EPS` of a track's records."""
+    """The cells of `worst-case` at 2/255 of a track's records."""
     found: Found = {}
     for record in read_records(folder):
-        spec = record.spec
-        if record.status != "failed" and (spec.attack.name, spec.budget.eps_255) == ("worst-case", EPS):
-            method, _, _ = spec.model.title.rpartition("-seed")
-            found.setdefault(method, {})[seed_of(spec.model.title)] = record
+        if record.status != "failed" and is_worst_case(record):
+            title = record.spec.model.title
+            found.setdefault(method_of(title, "none"), {})[seed_of(title)] = record
     return found
 
 

@@ -13,6 +13,14 @@ from iqa_robust.measures.correlation import srocc
 from iqa_robust.records import RunRecord, read_records
 from iqa_robust.tables.verdicts import verdicts
 
+EPS = 2.0
+"""Radius, in 255ths, at which methods are compared."""
+
+
+def is_worst_case(record: RunRecord) -> bool:
+    """Whether a cell is that of `worst-case` at `EPS`."""
+    return (record.spec.attack.name, record.spec.budget.eps_255) == ("worst-case", EPS)
+
 
 def records_of(database: str, out: Path) -> list[RunRecord]:
     """Records of both tracks of a database, without failed cells, and with the bare model's of the first only."""

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from databases import DATABASES
-from results import attacked_srocc, method, records_of, sign, systems
+from results import EPS, attacked_srocc, is_worst_case, method, records_of, sign, systems
 
 from iqa_robust.measures import paired_interval
 from iqa_robust.records import RunRecord
@@ -36,8 +36,6 @@ COLUMNS = (
     "method", "seeds", "validation: clean", "attacked", "test: clean", "1/255", "2/255", "4/255", "worst-case",
     "shift / sd", "minus AT", "flags",
 )  # fmt: skip
-EPS = 2.0
-"""Radius of the columns that have one."""
 
 
 def lines(database: str, out: Path, against: str) -> tuple[int, list[dict[str, str]]]:
@@ -61,9 +59,7 @@ def _line(
     worst = [
         attacked_srocc(record)
         for record in records
-        if record.spec.attack.name == "worst-case"
-        and record.spec.budget.eps_255 == EPS
-        and method(record.spec.model.title, defense_title(record.spec)) == name
+        if is_worst_case(record) and method(record.spec.model.title, defense_title(record.spec)) == name
     ]
     flags = sorted({flag for cell in found["flags"] if cell for flag in str(cell).split(";")})
     return {

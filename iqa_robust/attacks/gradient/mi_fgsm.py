@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from iqa_robust.attacks.gradient.i_fgsm import IFGSM
-from iqa_robust.attacks.norms import dual_length
+from iqa_robust.attacks.norms import unit_l1
 from iqa_robust.attacks.parameters import check_flag, check_number
 
 
@@ -39,5 +39,5 @@ class MIFGSM(IFGSM):
     def accumulate(self, velocity: torch.Tensor, slope: torch.Tensor, norm: str) -> torch.Tensor:
         """The accumulated gradient (N, 3, H, W)."""
         if self.normalize:
-            slope = slope / dual_length(slope, "linf").view(-1, 1, 1, 1)
+            slope = unit_l1(slope)
         return self.decay * velocity + torch.nan_to_num(slope, posinf=0.0, neginf=0.0)
