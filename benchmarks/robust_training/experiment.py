@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from databases import DATABASES
-from methods import METHODS
+from methods import METHODS, Method
 from recipes import recipe
 from tracks import leading_track, purified_track, track
 
@@ -43,7 +43,7 @@ def main() -> None:
         if given.verb == "train":
             for seed in seeds:
                 for name in methods:
-                    status |= train(given.out, name, database, seed)
+                    status |= train(given.out, name, METHODS[name], database, seed)
         elif given.verb == "evaluate":
             status |= evaluate(given.out, database)
         else:
@@ -51,13 +51,13 @@ def main() -> None:
     raise SystemExit(min(status, 1))
 
 
-def train(out: Path, name: str, database: str, seed: int) -> int:
+def train(out: Path, name: str, method: Method, database: str, seed: int) -> int:
     """One checkpoint, `out/DATABASE/NAME-seedK.safetensors`, with its recipe and log."""
     folder = out / database
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"{name}-seed{seed}"
     file = stem.with_suffix(".toml")
-    file.write_text(recipe(f"{name}-{database}-seed{seed}", METHODS[name], database, seed), encoding="utf-8")
+    file.write_text(recipe(f"{name}-{database}-seed{seed}", method, database, seed), encoding="utf-8")
     verb = ["train", str(file), "--out", str(stem.with_suffix(".safetensors")), "--log", str(stem.with_suffix(".csv"))]
     return subprocess.run([sys.executable, "-m", "iqa_robust", *verb], check=False).returncode
 

@@ -61,6 +61,12 @@ def _order(name: str) -> str:
     return f"{known.index(base) if base in known else len(known):03d} {name}"
 
 
+def card(path: Path) -> dict[str, float]:
+    """Measures on the validation part, from a model card."""
+    found = re.findall(r"^\| validation \| (\w+) \| ([-.\d]+) \|", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {measure: float(value) for measure, value in found}
+
+
 def sign(record: RunRecord) -> float:
     """1 where higher scores and higher labels mean the same, else -1."""
     return 1.0 if record.facts["higher_is_better"] == record.facts["mos_higher_is_better"] else -1.0

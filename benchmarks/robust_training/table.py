@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from databases import DATABASES
-from results import EPS, attacked_srocc, is_worst_case, method, records_of, sign, systems
+from results import EPS, attacked_srocc, card, is_worst_case, method, records_of, sign, systems
 
 from iqa_robust.measures import paired_interval
 from iqa_robust.records import RunRecord
@@ -55,7 +55,7 @@ def _line(
 ) -> dict[str, str]:
     two = found[found["eps_255"] == EPS]
     models = sorted(set(found["model"]))
-    cards = [_card(out / database / f"{model}.md") for model in models] if "behind" not in name else []
+    cards = [card(out / database / f"{model}.md") for model in models] if "behind" not in name else []
     worst = [
         attacked_srocc(record)
         for record in records
@@ -74,11 +74,6 @@ def _line(
         "minus AT": _difference(two, records, against),
         "flags": ", ".join(flags),
     }
-
-
-def _card(path: Path) -> dict[str, float]:
-    found = re.findall(r"^\| validation \| (\w+) \| ([-.\d]+) \|", path.read_text(), re.MULTILINE)
-    return {measure: float(value) for measure, value in found}
 
 
 def _mean(values: Sequence[float] | pd.Series) -> str:

@@ -10,6 +10,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,14 +18,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import spearmanr
 from scripts import scripts_of
 
+from iqa_robust import datasets, models
 from iqa_robust.harness.plan import Selection, make_plan
 from iqa_robust.harness.run import run
 from iqa_robust.harness.track import load_track
 from iqa_robust.models.checkpoints import load
 from iqa_robust.models.compact import PUBLISHED, WEIGHTS
+from iqa_robust.models.gates.sort_mask import SortMask
 from iqa_robust.training import train
 from iqa_robust.training.recipe import SHIPPED, read_recipe
 
@@ -129,6 +133,26 @@ def test_the_table_is_that_of_the_records(scripts: Any, tmp_path: Path, monkeypa
     assert (lines[0]["validation: clean"], lines[0]["worst-case"]) == ("0.74", "-")
 
 
+def test_tuning_is_read_from_validation_alone(scripts: Any, tmp_path: Path) -> None:
+    values = {"sort-mask-correlation": (0.5, 0.25), "threshold-1": (0.75, 0.5), "last": (0.25, 0.5)}
+    for name, (clean, attacked) in values.items():
+        for database, less in (("a", 0.0), ("b", 0.125)):
+            folder = tmp_path / database if name == "sort-mask-correlation" else tmp_path / "tuning" / database
+            folder.mkdir(parents=True, exist_ok=True)
+            for seed, more in ((0, 0.1), (1, -0.1)):
+                rows = (
+                    ("validation", "srocc", clean),
+                    ("validation", "srocc_attacked", attacked),
+                    ("test", "srocc", 1),
+                )
+                text = [f"| {part} | {measure} | {value - less + more} |" for part, measure, value in rows]
+                (folder / f"{name}-seed{seed}.md").write_text("\n".join(text))
+    *_, own, first, second = scripts.tuning.table(tmp_path, ["threshold-1", "last"], ["a", "b"], [0, 1]).splitlines()
+    assert own == "| `sort-mask-correlation` | 0.50 / 0.25 | 0.38 / 0.12 | 0.312 |"
+    assert first == "| `threshold-1` | 0.75 / 0.50 | 0.62 / 0.38 | 0.562 |"
+    assert second == "| `last` | 0.25 / 0.50 | 0.12 / 0.38 | 0.312 |"
+
+
 def _cell(label: str, scores: np.ndarray, contents: list[str | None]) -> Any:
     """What the differences read of a record."""
     images = {
@@ -170,6 +194,38 @@ def test_differences_are_means_over_common_seeds_with_intervals_over_contents_an
         np.nanpercentile(values[1:], [10, 50, 90]), np.nanpercentile(again, [10, 50, 90]), atol=0.05
     )
     assert scripts.differences.difference({"x": found["x"]}, "x", "y", "score_adv", 0) is None
+
+
+@pytest.mark.parametrize("identity", [0.0, 0.25, 1.0])
+def test_other_slopes_of_the_gate_change_no_value_and_mix_with_its_own(scripts: Any, identity: float) -> None:
+    torch.manual_seed(0)
+    gate = SortMask(3, form="elements", threshold=2.0).eval()
+    own, x = gate(h := torch.randn(2, 3, 5, 5, requires_grad=True)), torch.randn(2, 3, 5, 5)
+    (slope,) = torch.autograd.grad((own * x).sum(), h)
+    twin = scripts.gate_slope.through(gate, identity)
+    again = twin(h)
+    torch.testing.assert_close(again, own, rtol=0, atol=1e-6)  # a value is taken apart and put together again
+    (mixed,) = torch.autograd.grad((again * x).sum(), h)
+    torch.testing.assert_close(mixed, identity * x + (1 - identity) * slope)
+    assert (x - slope).abs().max() > 0.1
+
+
+def test_attacks_through_other_slopes_are_judged_on_the_model_itself(scripts: Any) -> None:
+    photos = replace(scripts.databases.DATABASES["compact"], judged={"limit": 5})
+    found = list(scripts.gate_slope.lines(WEIGHTS / PUBLISHED["cprl-style"], photos, [1, 3]))
+    assert [(line[0], line[1]) for line in found] == [
+        (slope, steps) for steps in ("1", "3") for slope in ("true", "identity", "mean of both")
+    ]
+    dataset = datasets.create("photos", split="test", limit=5)
+    items = list(dataset)
+    model = models.create("compact", weights="cprl-style").eval()
+    with torch.no_grad():
+        scores = model(torch.stack([item.x for item in items]))
+    clean = spearmanr(scores, [item.mos for item in items]).statistic
+    assert {line[2] for line in found} == {f"{clean:.2f}"}
+    shifts = [float(line[4]) for line in found]
+    assert min(shifts) > 0
+    assert shifts[3] > shifts[0]  # three steps reach further than one
 
 
 @pytest.mark.slow
