@@ -61,6 +61,12 @@ METHODS: dict[str, Method] = {
         inner("error"),
     ),
     "sort-mask-correlation": Method("SortMask-style gate and correlation form", RANKING, AGAINST, SORT_MASK),
+    "wide-sort-mask-correlation": Method(
+        "SortMask-style gate of a whole deviation and correlation form",
+        RANKING,
+        AGAINST,
+        gate("sort-mask", form="elements", threshold=1.0),
+    ),
     "sort-mask-at": Method(
         "SortMask-style gate and plain adversarial training",
         PLAIN,

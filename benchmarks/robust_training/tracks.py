@@ -35,7 +35,7 @@ eps_255 = [1, 2, 4]
 gradients take about 80."""
 
 
-LEADING = ("clean", "correlation", "at", "sort-mask-correlation")
+LEADING = ("clean", "correlation", "at", "sort-mask-correlation", "wide-sort-mask-correlation")
 """Methods whose differences more images must tell apart, and the one that clean scores are compared with."""
 MANY = 60
 """Images of the track of the leading methods; the others have the first of them."""

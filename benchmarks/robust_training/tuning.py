@@ -29,7 +29,7 @@ def _setting(where: str = "every", **params: Any) -> dict[str, Any]:
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "threshold-0.25": _setting(threshold=0.25),
+    "threshold-quarter": _setting(threshold=0.25),
     "threshold-1": _setting(threshold=1.0),
     "threshold-2": _setting(threshold=2.0),
     "last": _setting("last"),

@@ -190,17 +190,12 @@ class Attack(ABC):
                 with torch.enable_grad() if self.access == "white" else contextlib.nullcontext():
                     returned = self.perturb(objective, images.clone(), budget, ImageRNG(seeds, images.device))
                 _check_returned(self, returned, images)
-                seen = (objective.tally.best_value > -torch.inf).view(-1, 1, 1, 1)
-                candidates = [
-                    returned.detach(),
-                    torch.where(seen, objective.tally.best_image, returned.detach()),
-                ]
             except QueryBudgetExhaustedError:
-                candidates = [objective.tally.best_image]
-            if len(candidates) == 2 and torch.equal(*candidates):
-                candidates.pop()
+                returned = objective.tally.best_image
             with _full_precision(images):
-                best, best_score = self._judge(model, images, ref, objective, candidates, untouched, budget, seeds)
+                best, best_score = self._judge(
+                    model, images, ref, objective, returned.detach(), untouched, budget, seeds
+                )
             distances = measures(best, images, tuple({"linf", "l2", budget.norm}))
             _check_final(best, distances[budget.norm], budget)
         tally = objective.tally
@@ -248,27 +243,32 @@ class Attack(ABC):
         x: torch.Tensor,
         ref: torch.Tensor | None,
         objective: Objective,
-        candidates: list[torch.Tensor],
+        returned: torch.Tensor,
         untouched: torch.Tensor,
         budget: Budget,
         seeds: list[int],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The best candidate per image after rounding into the ball, by scores the attack has no part in.
+        """The better of the returned and the best seen image after rounding into the ball, by the model's own scores.
 
-        An attacker can always leave an image alone: except for a control, `untouched` (the clean image, on the
-        grid) wins where no candidate is better. It does not hide candidates whose scores are all NaN.
+        What was seen is scored only where the search valued it higher than the returned image turned out to be; after a
+        climb it seldom did, which saves a pass. An attacker can always leave an image alone: except for a control,
+        `untouched` (the clean image, on the grid) wins where neither is better. It does not hide scores that are NaN.
         """
-        best, best_score = x, torch.full_like(objective.score_clean, torch.nan)
-        best_value = best_score
         judged: list[tuple[torch.Tensor, torch.Tensor]] = []
         if not self.control:
             exact = model.info.deterministic and torch.equal(untouched, x)
             still = objective.score_clean if exact else _scored(model, untouched, ref, seeds, judged)
             judged.append((untouched, still))
-        for candidate in candidates:
-            image = snap(candidate, x, budget.norm, budget.eps)
+        best = snap(returned, x, budget.norm, budget.eps)
+        best_score = _scored(model, best, ref, seeds, judged)
+        judged.append((best, best_score))
+        best_value = objective.judge.value(best_score, objective.score_clean)
+        hoped = objective.tally.best_value  # -inf where nothing was seen
+        higher = (hoped > best_value) | (best_value.isnan() & (hoped > -torch.inf))
+        if bool(higher.any()):
+            seen = torch.where(higher.view(-1, 1, 1, 1), objective.tally.best_image, returned)
+            image = snap(seen, x, budget.norm, budget.eps)
             adv = _scored(model, image, ref, seeds, judged)
-            judged.append((image, adv))
             value = objective.judge.value(adv, objective.score_clean)
             wins = best_value.isnan() | (value > best_value)
             best = torch.where(wins.view(-1, 1, 1, 1), image, best)

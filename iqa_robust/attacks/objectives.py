@@ -251,7 +251,7 @@ class Objective:
         for draw in range(self.draws):
             leaf = z.clone().requires_grad_(True)
             with torch.enable_grad(), searching(), seeded(self._draw_seeds(index, calls, draw)):
-                one = self._model(leaf.clone(), self._reference(index)).float()
+                one = self._model(self._handed(leaf), self._reference(index)).float()
                 if one.requires_grad:
                     (drawn,) = torch.autograd.grad(one.sum(), leaf, materialize_grads=True)
                     slope = drawn if slope is None else slope + drawn
@@ -271,7 +271,7 @@ class Objective:
         total = torch.zeros(z.shape[0], device=z.device)
         for draw in range(self.draws):
             with searching(), seeded(self._draw_seeds(index, calls, draw)):
-                total = total + self._model(z.clone(), self._reference(index)).float()
+                total = total + self._model(self._handed(z), self._reference(index)).float()
         scores = total / self.draws
         self._keep_best(z.detach(), index, scores.detach())
         return self.goal.select(index).value(scores, self.score_clean[index])
@@ -283,6 +283,10 @@ class Objective:
                 f"objective: expected images of shape {(len(index), *self._x.shape[1:])}, got {tuple(z.shape)}."
             )
         return index
+
+    def _handed(self, z: torch.Tensor) -> torch.Tensor:
+        """`z` for the model: a copy, because a model may edit its input in place, unless it makes one itself."""
+        return z if self._model.copies_images else z.clone()
 
     def _reference(self, index: torch.Tensor) -> torch.Tensor | None:
         # Indexing copies; like the copies of the images, this keeps a model that edits its input from harm.

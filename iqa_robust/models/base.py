@@ -72,6 +72,8 @@ class IQAModel(nn.Module, ABC):
     """
 
     info: ModelInfo
+    copies_images: bool = False
+    """Whether `forward` works on a copy of the images, so that a caller who needs them unchanged makes none."""
 
     @abstractmethod
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
@@ -154,6 +156,7 @@ class WrappedModel(IQAModel):
         self.model = model
         self.info = info
         self.training = model.training
+        self.copies_images = type(self) is WrappedModel and model.copies_images
 
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
         """Scores (N,) of the inner model."""

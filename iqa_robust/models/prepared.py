@@ -51,6 +51,8 @@ def prepare(model: IQAModel, precision: str, x: torch.Tensor, ref: torch.Tensor 
 class PreparedModel(IQAModel):
     """A model without other models inside, ready for the attack loop; see `prepare`."""
 
+    copies_images = True
+
     def __init__(self, model: IQAModel, precision: str) -> None:
         """`model` has the layers of the precision already; this sets the arithmetic between them."""
         super().__init__()
@@ -62,4 +64,4 @@ class PreparedModel(IQAModel):
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
         """Scores (N,), float32."""
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.model(x.contiguous(memory_format=torch.channels_last), ref).float()
+            return self.model(x.clone(memory_format=torch.channels_last), ref).float()

@@ -93,6 +93,33 @@ def test_model_is_left_as_it_was() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_a_twin_of_a_model_that_edits_its_input_leaves_the_images_alone() -> None:
+    class Editing(IQAModel):
+        info = ModelInfo()
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+            x.mul_(2)
+            return self.layer(x).mean(dim=(1, 2, 3))
+
+    torch.manual_seed(0)
+    model, x = Editing(), _images().to(memory_format=torch.channels_last)
+    before = x.clone()
+    for precision in ("fp32", "bf16"):
+        twin = with_score_range(prepare(model, precision, x[:1]), (-1.0, 1.0))
+        assert twin.copies_images
+        leaf = x.requires_grad_(True)
+        scores = twin(leaf)
+        assert torch.equal(x, before)
+        (slope,) = torch.autograd.grad(scores.sum(), leaf)
+        (exact,) = torch.autograd.grad(model(copied := leaf.clone()).sum(), leaf)
+        assert not torch.equal(copied, before)
+        torch.testing.assert_close(slope, exact, rtol=0, atol=0.02 * float(exact.abs().max()))  # rounded to 8 bits
+
+
 def test_batch_norm_stays_where_the_convolution_is_used_twice() -> None:
     model = _model(reused=True)
     x = _images()
