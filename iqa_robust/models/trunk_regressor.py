@@ -14,6 +14,7 @@ from iqa_robust.models.activations import replace_relus
 from iqa_robust.models.base import ModelInfo
 from iqa_robust.models.checkpoints import load, resolve
 from iqa_robust.models.learned import LearnedModel, build, info_of, into_range
+from iqa_robust.models.max_pool import replace_max_pools
 from iqa_robust.models.pooling import mean_and_std
 from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.models.trunks import build_trunk
@@ -110,6 +111,7 @@ class TrunkNetwork(ScoreNetwork):
         self.score_range = (float(score_range[0]), float(score_range[1]))
         self.trunk, self._stage_paths = build_trunk(backbone)
         replace_relus(self.trunk, activation)
+        replace_max_pools(self.trunk)
         self._taps = _taps(self._stages())
         pooled = 2 * sum(self._taps.values())
         self.register_buffer("feature_mean", torch.zeros(pooled))
