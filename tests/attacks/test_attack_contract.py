@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from custom_attack import Custom
 
 from iqa_robust import attacks
 from iqa_robust.attacks.base import Attack, AttackResult
@@ -16,19 +17,6 @@ from iqa_robust.images import on_8bit_grid, to_8bit_grid
 from iqa_robust.models.base import IQAModel, ModelInfo
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
-from iqa_robust.testing.toy import Recorder
-
-Perturb = Callable[[Objective, torch.Tensor, Budget, ImageRNG], torch.Tensor]
-
-
-class Custom(Attack):
-    """An attack made of a function."""
-
-    def __init__(self, function: Perturb) -> None:
-        self.function = function
-
-    def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
-        return self.function(objective, x, budget, rng)
 
 
 class BlackBox(Custom):
@@ -38,11 +26,6 @@ class BlackBox(Custom):
 def _plain_gradient(objective: Objective, x: torch.Tensor) -> torch.Tensor:
     leaf = x.clone().requires_grad_(True)
     return torch.autograd.grad(objective(leaf).sum(), leaf)[0]
-
-
-def _furthest(model: IQAModel, x: torch.Tensor) -> torch.Tensor:
-    leaf = x.clone().requires_grad_(True)
-    return to_8bit_grid((x + 3 / 255 * torch.autograd.grad(model(leaf).sum(), leaf)[0].sign()).clamp(0, 1))
 
 
 @pytest.mark.parametrize("norm,eps_255", [("linf", 3), ("l2", 300)])
@@ -225,47 +208,6 @@ def test_a_slope_at_the_end_of_a_large_image_is_one(make_model: type[IQAModel]) 
 
     result = Custom(perturb)(make_model(last_value_of_the_second), x, goal="up", budget=Budget())
     assert result.zero_gradient.tolist() == [True, False]
-
-
-def test_the_best_image_seen_counts_even_if_another_is_returned(
-    images: Callable[..., torch.Tensor], linear: IQAModel
-) -> None:
-    def perturb(objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
-        slope = objective.gradient(x)[1]
-        objective((x + budget.eps * slope.sign()).clamp(0, 1))
-        return (x - budget.eps * slope.sign()).clamp(0, 1)
-
-    result = Custom(perturb)(linear, images(), goal="up", budget=Budget())
-    assert bool((result.score_adv > result.score_clean).all())
-
-
-@pytest.mark.parametrize(("seen", "returned", "passes"), [(2, 3, 1), (3, 2, 2), (3, 3, 1)])
-def test_what_was_seen_is_scored_only_where_the_search_valued_it_higher(
-    images: Callable[..., torch.Tensor], linear: IQAModel, seen: int, returned: int, passes: int
-) -> None:
-    """Steps in gray levels along the slope: on the grid, so that the search's values are the final ones."""
-
-    def perturb(objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
-        way = objective.gradient(x)[1].sign() / 255
-        objective((x + seen * way).clamp(0, 1))
-        return (x + returned * way).clamp(0, 1)
-
-    x, judge = images(), Recorder(linear)
-    result = Custom(perturb)(judge, x, goal="up", budget=Budget(eps_255=3), search=linear)
-    assert judge.images == (1 + passes) * len(x)  # the clean images first
-    assert torch.equal(result.images, _furthest(linear, x))
-
-
-def test_what_was_seen_outside_the_ball_does_not_count(images: Callable[..., torch.Tensor], linear: IQAModel) -> None:
-    def perturb(objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
-        slope = objective.gradient(x)[1]
-        objective((x + 3 * budget.eps * slope.sign()).clamp(0, 1))
-        objective(x + budget.eps * slope.sign() * 2)
-        return x
-
-    x = images()
-    result = Custom(perturb)(linear, x, goal="up", budget=Budget())
-    assert torch.equal(result.images, x)
 
 
 def test_editing_the_images_in_place_buys_nothing(images: Callable[..., torch.Tensor], linear: IQAModel) -> None:
