@@ -1,9 +1,9 @@
 """Whether the SortMask-style gate is robust or only hides its slope: attacks through other slopes, and longer ones.
 
-    python benchmarks/robust_training/gate_slope.py --out DIR [--databases a,b] [--seeds 0,1] [--steps 20,100]
+    python benchmarks/robust_training/gate_slope.py --out DIR [--method NAME] [--databases a,b] [--seeds 0,1] [--steps 20]
 
 A gate whose slope is zero where values lie near the mean could leave an attack without a gradient. So every checkpoint
-of `sort-mask-correlation` is attacked (PGD, goal `reflect`, 2/255) three times: through its true slope; with its values
+of a method with that gate is attacked (PGD, goal `reflect`, 2/255) three times: through its true slope; with its values
 as they are, through an identity in the place of every gate's slope, as one attacks quantizers (BPDA, Athalye et al.,
 ICML 2018); and through the mean of both. A slope other than the true one that moves scores further would mean that the
 true one hides a way. More steps show whether an attack was at its end. Images: those of the track of all methods.
@@ -29,7 +29,6 @@ from iqa_robust.models.base import IQAModel, with_score_range
 from iqa_robust.models.gates.sort_mask import SortMask
 from iqa_robust.records import Budget
 
-METHOD = "sort-mask-correlation"
 SLOPES = {"true": 0.0, "identity": 1.0, "mean of both": 0.5}
 """The share of the identity in the slope that the attack sees."""
 COLUMNS = ("database", "seed", "slope", "steps", "SROCC clean", "attacked", "shift / sd")
@@ -75,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, line by line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--method", default="sort-mask-correlation")
     parser.add_argument("--databases", default="clive")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--steps", default="20,100")
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.stdout.write(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n")
     for database in given.databases.split(","):
         for seed in given.seeds.split(","):
-            checkpoint = given.out / database / f"{METHOD}-seed{seed}.safetensors"
+            checkpoint = given.out / database / f"{given.method}-seed{seed}.safetensors"
             for line in lines(checkpoint, DATABASES[database], [int(count) for count in given.steps.split(",")]):
                 sys.stdout.write(f"| {' | '.join((database, seed, *line))} |\n")
                 sys.stdout.flush()
