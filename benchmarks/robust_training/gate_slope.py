@@ -1,6 +1,6 @@
 """Whether the SortMask-style gate is robust or only hides its slope: attacks through other slopes, and longer ones.
 
-    python benchmarks/robust_training/gate_slope.py --out DIR [--method NAME] [--databases a,b] [--seeds 0,1] [--steps 20]
+    python benchmarks/robust_training/gate_slope.py --out DIR [--method NAME] [--databases a,b] [--seeds 0,1]
 
 A gate whose slope is zero where values lie near the mean could leave an attack without a gradient. So every checkpoint
 of a method with that gate is attacked (PGD, goal `reflect`, 2/255) three times: through its true slope; with its values
