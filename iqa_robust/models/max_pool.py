@@ -7,14 +7,16 @@ from torch import nn
 
 
 class MaxPool2d(nn.MaxPool2d):
-    """The same maxima and slopes as torch's, whose CPU kernel for contiguous maps takes ten times as long as the other.
+    """The same maxima as torch's, whose CPU kernel for contiguous maps takes ten times as long as the other.
 
-    Such a map is pooled in channels-last order; the result is contiguous again.
+    Such a map is pooled in channels-last order, and the result is contiguous again; not where a slope is wanted, which
+    would go back through the network in the other order, and slowly.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(N, C, H', W') of (N, C, H, W)."""
-        if input.device.type != "cpu" or not input.is_contiguous():
+        sloped = input.requires_grad and torch.is_grad_enabled()
+        if sloped or input.device.type != "cpu" or not input.is_contiguous():
             return super().forward(input)
         pooled: torch.Tensor = super().forward(input.contiguous(memory_format=torch.channels_last))
         return pooled.contiguous()
