@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from databases import DATABASES
 from results import records_of, systems
 
-DRAWN = ("clean", "at", "trades", "correlation", "nt", "cprl-a", "sort-mask-correlation")
+DRAWN = ("clean", "at", "trades", "correlation", "nt", "cprl-a", "sort-mask-correlation", "wide-sort-mask-correlation")
 ATTACK = "score-reflection"
 
 
