@@ -35,9 +35,9 @@ eps_255 = [1, 2, 4]
 gradients take about 80."""
 
 
-LEADING = ("clean", "correlation", "at", "sort-mask-correlation", "wide-sort-mask-correlation")
+LEADING = ("clean", "correlation", "at", "wide-sort-mask-correlation")
 """Methods whose differences more images must tell apart, and the one that clean scores are compared with."""
-MANY = 60
+MANY = 120
 """Images of the track of the leading methods; the others have the first of them."""
 
 
@@ -51,7 +51,8 @@ def leading_track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
     """The track of the leading methods among the checkpoints: `worst-case` and its control, on more images."""
     leading = [path for path in checkpoints if path.stem.rpartition("-seed")[0] in LEADING]
     title = f"The leading robust trainings on {database}"
-    return _track(f"leading-{database}", title, database, leading, out, ("none",), CONTROL + WORST_CASE, limit=MANY)
+    attacks = CONTROL + WORST_CASE
+    return _track(f"leading-{database}", title, database, leading, out, ("none",), attacks, version=2, limit=MANY)
 
 
 def purified_track(database: str, checkpoint: Path, out: Path) -> str:
@@ -68,6 +69,7 @@ def _track(
     out: Path,
     defenses: Sequence[str],
     attacks: str,
+    version: int = 1,
     **judged: int,
 ) -> str:
     data = DATABASES[database]
@@ -84,7 +86,7 @@ score_range = [{low}, {high}]
     ]
     behind = [f'\n[[defenses]]\nname = "{defense}"\n' for defense in defenses]
     return f"""name = "{name}"
-version = 1
+version = {version}
 title = "{title}"
 description = "Checkpoints of benchmarks/robust_training, attacked adaptively; runs where the weights lie."
 batch_size = 8

@@ -41,8 +41,8 @@ class TrunkRegressor(LearnedModel):
 
     The published sets are SqueezeNet-1.1 trunks (722,496 weights), fine-tuned by the recipes `trunk-clive` (scores
     0 to 100) and `trunk-biq2021` (scores 0 to 1) on the training splits of those datasets; see the model cards beside
-    the weights. Higher is better. `clive-sort-mask` was trained robustly, by the recipe `sort-mask-correlation-clive`,
-    with a SortMask-style gate (our reconstruction; docs/robust_training.md).
+    the weights. Higher is better. `clive-sort-mask` was trained robustly, by the recipe
+    `wide-sort-mask-correlation-clive`, with a SortMask-style gate (our reconstruction; docs/robust_training.md).
 
     Args:
         backbone: name of a stack of convolutional stages, see `models.trunks`. It must be the backbone the weights
