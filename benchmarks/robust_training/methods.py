@@ -39,6 +39,8 @@ class Method:
     """What its start has beyond the common one."""
     more: Section = field(default_factory=dict)
     """Further sections of the recipe."""
+    robust: bool = True
+    """Whether it is meant to resist attacks, which then help to choose its epoch."""
 
 
 AGAINST = inner("against-ranking")
@@ -46,7 +48,7 @@ SOFT_RANK = gate("soft-rank")
 SORT_MASK = gate("sort-mask", form="elements")
 
 METHODS: dict[str, Method] = {
-    "clean": Method("no robust training", CLEAN),
+    "clean": Method("no robust training", CLEAN, robust=False),
     "correlation": Method("correlation-form adversarial training", RANKING, AGAINST),
     "cprl-a": Method(
         "CPRL-style, form A (reconstruction): soft-rank gate, sufficiency, scale-free necessity on attacked images",
@@ -60,6 +62,7 @@ METHODS: dict[str, Method] = {
         PLAIN,
         inner("error"),
     ),
+    "at-mixed": Method("adversarial training on clean and attacked images alike", (*CLEAN, *PLAIN), inner("error")),
     "sort-mask-correlation": Method("SortMask-style gate and correlation form", RANKING, AGAINST, SORT_MASK),
     "wide-sort-mask-correlation": Method(
         "SortMask-style gate of a whole deviation and correlation form",
@@ -116,8 +119,11 @@ METHODS: dict[str, Method] = {
     ),
     "ssim-labels": Method(
         "adversarial training with labels lowered by SSIM (Chistyakova et al.)",
-        ({"name": "norm-in-norm"}, {"name": "mse"}, {"name": "mse", "on": "attacked"}),
-        {**inner("error"), "steps": 1, "labels": "ssim"},
+        (
+            *({"name": name} for name in ("norm-in-norm", "mse")),
+            *({"name": name, "on": "attacked"} for name in ("norm-in-norm", "mse")),
+        ),
+        {**inner("loss"), "steps": 1, "labels": "ssim"},
     ),
     "feature-denoising": Method("feature denoising, correlation form", RANKING, AGAINST, {"feature_denoising": True}),
     "orthogonal": Method(

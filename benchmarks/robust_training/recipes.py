@@ -1,12 +1,12 @@
-"""Recipes of the comparison: one per method, database and seed, all with the same number of optimizer steps."""
+"""Recipes of the comparison: one per method, database and seed, all with as many optimizer steps."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from databases import DATABASES, Section
-from methods import Method
+from databases import DATABASES, Database, Section
+from methods import EPS_255, Method
 
 
 def recipe(name: str, method: Method, database: str, seed: int) -> str:
@@ -18,14 +18,14 @@ def recipe(name: str, method: Method, database: str, seed: int) -> str:
         "data": {"dataset": data.dataset, "params": data.params},
         "augment": data.augment,
         "optimization": {
-            "epochs": data.epochs,
+            "epochs": _epochs(data, method),
             "batch_size": data.batch_size,
             "learning_rate": data.learning_rate,
             "weight_decay": 1e-2,
             "warmup": 0.05,
             "arithmetic": "bf16",
         },
-        "validation": data.validation,
+        "validation": _validation(data, method),
         **({"inner": method.inner} if method.inner else {}),
         **method.more,
     }
@@ -43,6 +43,18 @@ def recipe(name: str, method: Method, database: str, seed: int) -> str:
         for entry in entries:
             lines += ["", f"[[{title}]]", *(f"{key} = {toml_value(value)}" for key, value in entry.items())]
     return "\n".join(lines) + "\n"
+
+
+def _epochs(data: Database, method: Method) -> int:
+    """As many optimizer steps for all: free training makes several of every batch (Shafahi et al., 2019)."""
+    free = method.inner is not None and method.inner.get("method") == "free"
+    return max(1, round(data.epochs / method.inner["steps"])) if method.inner and free else data.epochs
+
+
+def _validation(data: Database, method: Method) -> Section:
+    """The epoch is chosen under attack for every method that is meant to resist one."""
+    judged = data.validation and method.inner is None and method.robust
+    return {**data.validation, "eps_255": EPS_255} if judged else data.validation
 
 
 def toml_value(value: Any) -> str:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextlib.contextmanager
@@ -18,3 +19,22 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def comparing_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, in which batch norm goes on to use the batch's own statistics but does not remember them.
+
+    For a second look at a batch in training: what differs between two images is then what the network makes of them,
+    not two masks of dropout, and running averages count every batch once.
+    """
+    norms = [(module, module.momentum) for module in model.modules() if isinstance(module, _BatchNorm)]
+    training = [module.training for module, _ in norms]
+    with evaluation_mode(model):
+        for (module, _), trains in zip(norms, training, strict=True):
+            module.training, module.momentum = trains, 0.0
+        try:
+            yield
+        finally:
+            for module, momentum in norms:
+                module.momentum = momentum

@@ -23,7 +23,7 @@ SHIPPED = Path(__file__).with_name("recipes")
 LATER_KEYS = (
     ("attack",), ("poison",), ("start", "weights"), ("start", "prune"), ("start", "prune_by"), ("teacher",),
     ("augment", "lattice"), ("inner",), ("interventions",), ("latent",), ("validation", "crop"),
-    ("validation", "choose"),
+    ("validation", "choose"), ("validation", "eps_255"),
 )  # fmt: skip
 """Keys younger than published weights, whose cards state digests: unused, they do not show in one."""
 
@@ -142,9 +142,12 @@ class Validation(Strict):
     """Or: contents by name, with `*` for any characters."""
     crop: int | None = Field(default=None, ge=16)
     """Judge on center crops of that side, which robust trainings need to be affordable; without it, on whole images."""
+    eps_255: float | None = Field(default=None, gt=0)
+    """Radius at which the images are also judged under attack, gray levels; by default the inner player's, and without
+    one they are not."""
     choose: Literal["srocc", "srocc_attacked", "both"] | None = None
-    """What chooses the epoch: SROCC of clean images, of attacked ones, or their mean. By default `both` where there is
-    an inner player, else `srocc`."""
+    """What chooses the epoch: SROCC of clean images, of attacked ones, or their mean. By default `both` where they are
+    attacked, else `srocc`."""
 
 
 class Augment(Strict):
@@ -270,9 +273,18 @@ class ScoreRecipe(_Recipe):
         for term in self.loss:
             if term.needs_inner and self.inner is None:
                 raise ValueError(f"the term {term.name!r} needs an `inner` player")
-        if self.inner is None and self.validation.choose in ("srocc_attacked", "both"):
-            raise ValueError(f"`validation.choose` of {self.validation.choose!r} needs an `inner` player")
+        if self.inner is not None and self.inner.aim == "loss" and not any(term.on == "attacked" for term in self.loss):
+            raise ValueError("`inner.aim` of 'loss' needs a term on attacked images")
+        if self.judged_eps_255 is None and self.validation.choose in ("srocc_attacked", "both"):
+            raise ValueError(
+                f"`validation.choose` of {self.validation.choose!r} needs `validation.eps_255` or an `inner` player"
+            )
         return self
+
+    @property
+    def judged_eps_255(self) -> float | None:
+        """Radius at which validation images are attacked; None where they are not."""
+        return self.validation.eps_255 or (None if self.inner is None else self.inner.eps_255)
 
 
 class TriggerRecipe(Strict):

@@ -186,8 +186,7 @@ class ScoreTask(Task):
         return self.low + (self.teacher(images).float() - low) * (self.high - self.low) / (high - low)
 
     def _chosen_by(self) -> str:
-        choose = self.recipe.validation.choose
-        return choose or ("both" if self.recipe.inner is not None else "srocc")
+        return self.recipe.validation.choose or ("srocc" if self.recipe.judged_eps_255 is None else "both")
 
     def validate(self, listener: Listener) -> dict[str, float]:
         """SROCC and PLCC on the held-out contents of the training split, and SROCC under attack (see `judge`)."""
@@ -195,8 +194,8 @@ class ScoreTask(Task):
             return {}
         samples = center_crops(self.validation, self.recipe.validation.crop)
         measures = agreement(self.network, samples, "validate", listener)
-        if self.recipe.inner is not None:
-            (attacked,) = self.attacked(samples, [self.recipe.inner.eps_255], VALIDATION_STEPS, listener)
+        if self.recipe.judged_eps_255 is not None:
+            (attacked,) = self.attacked(samples, [self.recipe.judged_eps_255], VALIDATION_STEPS, listener)
             measures |= {"srocc_attacked": attacked, "both": (measures["srocc"] + attacked) / 2}
         return measures
 

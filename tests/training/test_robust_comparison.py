@@ -68,13 +68,20 @@ def test_recipes_of_published_robust_weights_are_those_of_the_comparison(scripts
 
 
 def test_all_recipes_are_valid_and_differ_in_the_method_only(scripts: Any, tmp_path: Path) -> None:
-    for database in scripts.databases.DATABASES:
+    for database, data in scripts.databases.DATABASES.items():
         plain: dict[str, Any] = {}
         for name, method in scripts.methods.METHODS.items():
             path = tmp_path / f"{name}.toml"
             path.write_text(scripts.recipes.recipe(name, method, database, 1))
-            read_recipe(path)
+            read = read_recipe(path)
             common = tomllib.loads(path.read_text())
+            visits = read.inner.steps if read.inner is not None and read.inner.method == "free" else 1
+            steps = common["optimization"].pop("epochs") * visits
+            assert steps == data.epochs or (visits > 1 and abs(steps - data.epochs) < visits)  # whole epochs
+            chosen_by = common["validation"].pop("eps_255", None)
+            if data.validation:  # under attack, for all that are meant to resist one
+                assert (read.judged_eps_255 == 2.0) == (name != "clean")
+                assert (chosen_by is None) == (name == "clean" or read.inner is not None)
             same = {key: common[key] for key in ("seed", "data", "augment", "optimization", "validation")}
             plain = plain or same
             assert same == plain

@@ -15,6 +15,8 @@ from torch import nn
 
 from iqa_robust.errors import RequestError
 from iqa_robust.models.compact import CompactNetwork
+from iqa_robust.models.trunk_regressor import TrunkNetwork
+from iqa_robust.training.adversarial import terms
 from iqa_robust.training.adversarial.labels import labels_of
 from iqa_robust.training.adversarial.necessity import necessity
 from iqa_robust.training.adversarial.settings import (
@@ -57,7 +59,7 @@ def clean() -> torch.Tensor:
     return 0.3 + 0.4 * torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
-def views_of(network: Linear, clean: torch.Tensor, attacked: torch.Tensor | None = None, scale: float = 1) -> Views:
+def views_of(network: nn.Module, clean: torch.Tensor, attacked: torch.Tensor | None = None, scale: float = 1) -> Views:
     target = torch.linspace(-1, 1, len(clean))
     return Views(
         network,
@@ -112,14 +114,14 @@ def test_interventions_are_a_series_up_to_the_radius(clean: torch.Tensor) -> Non
     for number, images in enumerate(series, start=1):
         assert torch.allclose((images - clean).abs(), torch.full_like(clean, 3 / 255 * number / 3), atol=1e-6)
     with torch.no_grad():
-        up, down = network(series[0]) - network(clean), network(series[1]) - network(clean)
+        up, down = network(series[1]) - network(clean), network(series[2]) - network(clean)
     assert torch.all(up > 0)
     assert torch.all(down < 0)
     reach = network.weight.abs().sum().item() / 255
     with torch.no_grad():
-        random = (network(series[2]) - network(clean)).square().mean().item()
+        random = (network(series[0]) - network(clean)).square().mean().item()
         spread = network(clean).var().item()
-    expected = (reach**2 + (2 * reach) ** 2 + random) / 3 / spread
+    expected = ((2 * reach) ** 2 + (3 * reach) ** 2 + random) / 3 / spread
     torch.manual_seed(0)  # the same random signs again
     assert value("invariance", views) == pytest.approx(expected, rel=1e-2)  # EPSILON and float32 differences
 
@@ -143,6 +145,78 @@ def test_necessity_finds_a_cause_that_does_not_matter(clean: torch.Tensor) -> No
     many = needed(network, clean, distance=2.0, steps=30).item()
     assert many > 0.9
     assert many >= few - 1e-6
+
+
+def test_necessity_pays_neither_for_stretching_nor_for_shrinking(clean: torch.Tensor) -> None:
+    network = Linear(features=2)
+    scale = torch.tensor(1.0, requires_grad=True)
+    features = network.features(clean).detach()
+    torch.manual_seed(0)
+    value = necessity(lambda z: scale * network.score_features(z), features, Latent(distance=1.0))
+    (slope,) = torch.autograd.grad(value, scale)
+    assert 0.01 < value.item() < 0.99
+    assert abs(slope.item()) < 1e-4  # EPSILON beside the spread
+
+
+COMPARING = ("difference", "scaled-difference", "gradient-norm", "invariance")
+"""Terms between scores of two images."""
+
+
+@pytest.mark.parametrize("network", [CompactNetwork, TrunkNetwork])
+@pytest.mark.parametrize("name", COMPARING)
+def test_terms_between_images_are_zero_where_nothing_moved(
+    network: type[nn.Module], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training mode, with dropout and batch norm: only what the network makes of a change may count."""
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 64, 64)
+    trained = network(dropout=0.5, gate={"name": "sort-mask", "form": "elements", "where": "every"}).train()
+    monkeypatch.setattr(terms, "NT_STEP", 0.0)
+    views = Views(
+        trained,
+        lambda scores: scores / 50 - 1,
+        images,
+        torch.linspace(-1, 1, 4),
+        attacked=(images.clone(), torch.linspace(-1, 1, 4)),
+        eps=0.0,
+        interventions=Interventions(count=3),
+        latent=Latent(),
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        assert value(name, views) == pytest.approx(0.0, abs=1e-8)
+    assert all(module.training for module in trained.modules())
+
+
+@pytest.mark.parametrize("name", [*COMPARING, "necessity"])
+def test_comparing_leaves_the_running_averages_alone(name: str) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 64, 64)
+    trained = CompactNetwork(gate={"name": "sort-mask", "form": "elements", "where": "every"}).train()
+    target = torch.linspace(-1, 1, 4)
+    views = Views(
+        trained, lambda s: s / 50 - 1, images, target, attacked=(images.flip(3), target), eps=0.01,
+        interventions=None, latent=None,
+    )  # fmt: skip
+    value("mse", views)
+    before = {key: tensor.clone() for key, tensor in trained.named_buffers() if "num_batches" not in key}
+    assert value(name, views) > 0
+    after = dict(trained.named_buffers())
+    assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
+    assert {m.momentum for m in trained.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
+
+
+def test_the_slope_of_half_a_gray_level_survives_training_in_bfloat16(clean: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 64, 64)
+    trained = TrunkNetwork(dropout=0.2).train()
+    with torch.no_grad():
+        trained.head.weight.normal_(0, 0.01)
+
+    def slope(enabled: bool) -> float:
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            return value("gradient-norm", views_of(trained, images))
+
+    assert slope(True) == pytest.approx(slope(False), rel=1e-5)  # the same float32 operations
 
 
 def test_fidelity_is_its_equation() -> None:

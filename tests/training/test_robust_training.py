@@ -129,7 +129,7 @@ def test_recipes_without_sense_are_refused(tiny_recipe, extra: str, complaint: s
 
 
 def test_choosing_by_attacked_scores_needs_a_player(tiny_recipe) -> None:
-    with pytest.raises(RequestError, match="'both' needs an `inner` player"):
+    with pytest.raises(RequestError, match="'both' needs `validation.eps_255` or an `inner` player"):
         read_recipe(tiny_recipe(choose="both"))
 
 

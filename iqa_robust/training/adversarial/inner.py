@@ -16,7 +16,14 @@ from iqa_robust.training.adversarial.settings import Inner
 Scores = Callable[[torch.Tensor], torch.Tensor]
 """Images (N, 3, h, w) -> scores (N,), on the scale of [-1, 1]."""
 Value = Callable[[torch.Tensor], torch.Tensor]
-"""Scores (N,) -> what the player maximizes, (N,)."""
+"""Scores (N,) -> what the player maximizes, (N,), or one number for the batch."""
+
+
+def _step_ratio(settings: Inner) -> float:
+    """Of FGSM from a random start (Wong et al., 2020) and of N-FGSM; several steps cross the ball."""
+    if settings.steps > 1:
+        return 2.5 / settings.steps
+    return 1.0 if settings.start == "noise" else 1.25
 
 
 def aim(name: str, clean: torch.Tensor, target: torch.Tensor) -> Value:
@@ -45,11 +52,22 @@ def away_from(side: torch.Tensor) -> Value:
 class InnerPlayer:
     """Perturbs batches as a recipe says. Randomness is torch's global one, which the training loop seeds per epoch."""
 
-    def __init__(self, settings: Inner, network: nn.Module, scores: Scores) -> None:
-        """`scores` are those of `network`, which is in evaluation mode while the player looks for images."""
+    def __init__(
+        self,
+        settings: Inner,
+        network: nn.Module,
+        scores: Scores,
+        label_loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        """`scores` are those of `network`, which is in evaluation mode while the player looks for images.
+
+        `label_loss`: scores and labels (N,) of attacked images to the terms of the loss that compare them; for the aim
+        `loss`.
+        """
         self.settings = settings
         self._network = network
         self._scores = scores
+        self._label_loss = label_loss
         self._replayed: torch.Tensor | None = None
 
     def radius(self, share_done: float) -> float:
@@ -66,8 +84,13 @@ class InnerPlayer:
         with evaluation_mode(self._network):
             with torch.no_grad():
                 clean = self._scores(images)
-            value = aim(name, clean, target)
+            value = self._loss_for(target) if name == "loss" else aim(name, clean, target)
             return self._climb(images, value, eps)
+
+    def _loss_for(self, target: torch.Tensor) -> Value:
+        label_loss = self._label_loss
+        assert label_loss is not None  # the objective gives one
+        return lambda scores: label_loss(scores, target)
 
     def pushed(self, images: torch.Tensor, side: torch.Tensor, eps: float) -> torch.Tensor:
         """Images whose scores are pushed away from their side, (N,) of +1 and -1, whatever the recipe's aim."""
@@ -89,7 +112,7 @@ class InnerPlayer:
 
     def _climb(self, images: torch.Tensor, value: Value, eps: float) -> torch.Tensor:
         settings = self.settings
-        step = eps * (settings.step_ratio or (1.25 if settings.steps == 1 else 2.5 / settings.steps))
+        step = eps * (settings.step_ratio or _step_ratio(settings))
         wide = 2.0 if settings.start == "noise" else 1.0
         x = images
         if settings.start != "clean":

@@ -26,14 +26,14 @@ def necessity(score: Callable[[torch.Tensor], torch.Tensor], causes: torch.Tenso
         settings: how far c' must be, and the player's steps.
     """
     scores = score(causes)
-    spread = scores.detach().var() + EPSILON
+    spread = scores.var() + EPSILON
     unit = causes.detach().std(dim=0) + EPSILON
     radius = settings.distance * causes.shape[1] ** 0.5
     direction = torch.randn_like(causes)
     for number in range(1, settings.steps + 1):
         direction = _on_sphere(direction, radius).detach().requires_grad_()
         changed = score(causes.detach() + unit * direction)
-        kept = torch.exp(-(changed - scores.detach()).square() / spread)
+        kept = torch.exp(-(changed - scores.detach()).square() / spread.detach())
         (slope,) = torch.autograd.grad(kept.sum(), direction)
         direction = direction.detach() + radius / number * _unit(_along(direction.detach(), slope))
     changed = score(causes + unit * _on_sphere(direction, radius).detach())

@@ -9,6 +9,7 @@ from iqa_robust.training.adversarial.inner import InnerPlayer
 from iqa_robust.training.adversarial.labels import labels_of
 from iqa_robust.training.adversarial.terms import TERMS
 from iqa_robust.training.adversarial.views import Views
+from iqa_robust.training.losses import LOSSES
 from iqa_robust.training.recipe import ScoreRecipe
 
 
@@ -24,7 +25,7 @@ class TrainingObjective:
         low, high = score_range
         self._middle, self._half = (low + high) / 2, (high - low) / 2
         self._worse = -1.0 if higher_is_better else 1.0
-        self.player = None if recipe.inner is None else InnerPlayer(recipe.inner, network, self.scores)
+        self.player = None if recipe.inner is None else InnerPlayer(recipe.inner, network, self.scores, self.label_loss)
         self._attacks = any(term.sees_attacked for term in recipe.loss)
 
     @property
@@ -40,6 +41,11 @@ class TrainingObjective:
     def on_scale(self, scores: torch.Tensor) -> torch.Tensor:
         """Native units to [-1, 1], float32."""
         return (scores.float() - self._middle) / self._half
+
+    def label_loss(self, scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The sum of the terms that compare scores of attacked images (N,) with labels, both on [-1, 1]."""
+        terms = [term for term in self._recipe.loss if term.on == "attacked"]
+        return torch.stack([term.weight * LOSSES[term.name](scores, target) for term in terms]).sum()
 
     def loss(self, images: torch.Tensor, labels: torch.Tensor, *, share_done: float, first_visit: bool) -> torch.Tensor:
         """The sum of the terms.

@@ -55,10 +55,10 @@ class LossTerm(Strict):
 class Inner(Strict):
     """The inner player: what it does to a batch before the network is trained on it."""
 
-    aim: Literal["error", "difference", "against-ranking", "reflect"] | None = None
+    aim: Literal["error", "difference", "against-ranking", "reflect", "loss"] | None = None
     """What it maximizes, per image: the squared error; the squared distance from the clean score; the score's distance
-    toward the other side of the batch's median label; or the closeness to the mirrored clean score. `free` has none: it
-    climbs the loss itself."""
+    toward the other side of the batch's median label; or the closeness to the mirrored clean score. Or, over the batch,
+    the terms of the loss that compare attacked images with labels. `free` has none: it climbs the whole loss."""
     method: Literal["pgd", "apgd", "free"] = "pgd"
     """`pgd` with one step is FGSM. `free`: every batch is trained on `steps` times, and the gradient that trains the
     network also moves the images (Shafahi et al., 2019)."""
@@ -66,7 +66,7 @@ class Inner(Strict):
     """L-infinity radius, gray levels."""
     steps: int = Field(default=1, ge=1)
     step_ratio: float | None = Field(default=None, gt=0)
-    """A step as a share of eps; by default 1.25 for a single step and 2.5 / steps for several."""
+    """A step as a share of eps; by default 2.5 / steps for several, and for a single one 1.25, or 1 from `noise`."""
     start: Literal["clean", "uniform", "noise"] = "uniform"
     """`uniform` in the ball; `noise`: uniform in a ball of twice the radius and never projected back, which keeps
     single steps from overfitting to themselves (N-FGSM, de Jorge et al., 2022)."""
@@ -84,6 +84,8 @@ class Inner(Strict):
             raise ValueError("`aim` is needed, except by the method `free`, which climbs the loss itself")
         if self.aim == "difference" and self.start == "clean":
             raise ValueError("`difference` has no slope at the clean image: give another `start`")
+        if self.method == "apgd" and self.aim == "loss":
+            raise ValueError("`apgd` seeks a score per image, and `loss` names none")
         if self.method == "apgd" and (self.start != "uniform" or self.step_ratio is not None):
             raise ValueError("`apgd` starts and steps by rules of its own")
         if self.method == "free" and (self.start != "clean" or self.step_ratio is not None or self.steps < 2):
@@ -95,8 +97,8 @@ class Interventions(Strict):
     """Images that differ from the clean one in what should not matter, for the term `invariance`."""
 
     count: int = Field(default=3, ge=1)
-    """Per image; number k of n lies k / n of the inner player's radius away, by turns toward higher and lower scores
-    and by random signs."""
+    """Per image; number k of n lies k / n of the inner player's radius away, by turns by random signs, toward higher
+    scores and toward lower ones."""
 
 
 class Latent(Strict):

@@ -31,12 +31,14 @@ def difference(views: Views, term: LossTerm) -> torch.Tensor:
 
     It can be lowered by shrinking all scores, without any gain in robustness: see `scaled_difference`.
     """
-    return (views.attacked_scores - views.clean_scores).square().mean()
+    clean, attacked = views.pairs
+    return (attacked - clean).square().mean()
 
 
 def scaled_difference(views: Views, term: LossTerm) -> torch.Tensor:
     """`difference` in units of the batch's variance of clean scores: shrinking all scores gains nothing."""
-    return difference(views, term) / (views.clean_scores.var() + EPSILON)
+    clean, _ = views.pairs
+    return difference(views, term) / (clean.var() + EPSILON)
 
 
 def gradient_norm(views: Views, term: LossTerm) -> torch.Tensor:
@@ -46,8 +48,8 @@ def gradient_norm(views: Views, term: LossTerm) -> torch.Tensor:
     of 1e-3 beside an L1 loss is for scores of 0 to 100; on [-1, 1] the same balance is a weight of .05, since the
     penalty counts squares (50^2 / 50 * 1e-3).
     """
-    moved = views.images + NT_STEP * views.slope_signs()
-    return 0.5 * ((views.scores(moved) - views.clean_scores) / 0.01).square().mean()
+    clean, moved = views.compared(views.images + NT_STEP * views.slope_signs(), exact=True)
+    return 0.5 * ((moved - clean) / 0.01).square().mean()
 
 
 def invariance(views: Views, term: LossTerm) -> torch.Tensor:
@@ -55,13 +57,13 @@ def invariance(views: Views, term: LossTerm) -> torch.Tensor:
 
     Mean squared score difference from the clean image over the series, in units of the variance of the clean scores.
     """
-    scores = views.scores(views.interventions()).reshape(-1, len(views.images))
-    return (scores - views.clean_scores).square().mean() / (views.clean_scores.var() + EPSILON)
+    clean, moved = views.compared(views.interventions())
+    return (moved.reshape(-1, len(clean)) - clean).square().mean() / (clean.var() + EPSILON)
 
 
 def latent_necessity(views: Views, term: LossTerm) -> torch.Tensor:
     """Necessity of the pooled features, against a latent player; see `necessity`."""
-    return necessity(views.network.score_features, views.clean_features, views.latent)
+    return necessity(views.head, views.clean_features.float(), views.latent)
 
 
 def auxiliary(views: Views, term: LossTerm) -> torch.Tensor:

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 
 from iqa_robust.models.gates.base import Gate
-from iqa_robust.models.modes import evaluation_mode
+from iqa_robust.models.modes import comparing_mode, evaluation_mode
 from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.training.adversarial.settings import Interventions, Latent
 
@@ -41,9 +41,23 @@ class Views:
         self._interventions = interventions or Interventions()
         self.latent = latent or Latent()
 
-    def scores(self, images: torch.Tensor) -> torch.Tensor:
-        """(N,) of any images."""
-        return self._on_scale(self.network(images))
+    def head(self, features: torch.Tensor) -> torch.Tensor:
+        """Scores (N,) of pooled features (N, F) that are to be compared: without dropout, in float32."""
+        with comparing_mode(self.network), torch.autocast(features.device.type, enabled=False):
+            return self._on_scale(self.network.score_features(features.float()))
+
+    def compared(self, images: torch.Tensor, *, exact: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores of the clean images (N,) and of others (K N, 3, h, w), made to be compared: see `head`.
+
+        All of them share one pass, so that batch statistics hide no shift that they have in common. `exact`: float32
+        from the images on, for changes of a gray level or less, which bfloat16 rounds away.
+        """
+        together = torch.cat([self.images, images])
+        allowed = torch.is_autocast_enabled(images.device.type) and not exact
+        with comparing_mode(self.network), torch.autocast(images.device.type, torch.bfloat16, enabled=allowed):
+            features = self.network.features(together)
+        scores = self.head(features)
+        return scores[: len(self.images)], scores[len(self.images) :]
 
     @cached_property
     def _all_features(self) -> torch.Tensor:
@@ -74,6 +88,15 @@ class Views:
         """(N,) of the attacked images."""
         return self._all_scores[len(self.images) :]
 
+    @cached_property
+    def _pairs(self) -> torch.Tensor:
+        return self.head(self._all_features)
+
+    @property
+    def pairs(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores of the clean and of the attacked images (N,) each, made to be compared: see `head`."""
+        return self._pairs[: len(self.images)], self._pairs[len(self.images) :]
+
     @property
     def attacked_target(self) -> torch.Tensor:
         """Labels (N,) of the attacked images."""
@@ -94,9 +117,9 @@ class Views:
     @cached_property
     def _slopes(self) -> torch.Tensor:
         """Gradients of the scores at the clean images, without a history."""
-        with evaluation_mode(self.network):
+        with evaluation_mode(self.network), torch.autocast(self.images.device.type, enabled=False):
             x = self.images.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(self.scores(x).sum(), x)
+            (slope,) = torch.autograd.grad(self._on_scale(self.network(x)).sum(), x)
         return slope
 
     def slope_signs(self) -> torch.Tensor:
@@ -109,6 +132,6 @@ class Views:
         series = []
         for number in range(1, count + 1):
             kind = number % 3
-            signs = torch.randn_like(self.images).sign() if kind == 0 else self.slope_signs() * (1 if kind == 1 else -1)
+            signs = torch.randn_like(self.images).sign() if kind == 1 else self.slope_signs() * (1 if kind == 2 else -1)
             series.append((self.images + self._eps * number / count * signs).clamp(0, 1))
         return torch.cat(series)
