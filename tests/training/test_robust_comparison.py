@@ -29,6 +29,7 @@ from iqa_robust.harness.track import load_track
 from iqa_robust.models.checkpoints import load
 from iqa_robust.models.compact import PUBLISHED, WEIGHTS
 from iqa_robust.models.gates.sort_mask import SortMask
+from iqa_robust.models.trunk_regressor import TrunkNetwork
 from iqa_robust.training import train
 from iqa_robust.training.recipe import SHIPPED, read_recipe
 
@@ -234,6 +235,34 @@ def test_attacks_through_other_slopes_are_judged_on_the_model_itself(scripts: An
     shifts = [float(line[4]) for line in found]
     assert min(shifts) > 0
     assert shifts[3] > shifts[0]  # three steps reach further than one
+
+
+def test_the_slope_of_a_linear_score_is_its_l1_norm_in_deviations(scripts: Any) -> None:
+    torch.manual_seed(0)
+    weight, images = torch.randn(3, 8, 8), torch.rand(5, 3, 8, 8)
+
+    class Linear(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * weight).flatten(1).sum(dim=1)
+
+    found, scores = scripts.slopes.slope(Linear(), images)
+    deviation = np.std((images * weight).flatten(1).sum(dim=1).numpy(), ddof=1)
+    assert found == pytest.approx(weight.abs().sum().item() / 255 / deviation, rel=1e-4)
+    assert scores.shape == (5,)
+
+
+def test_a_gate_is_plugged_in_with_its_averages_and_a_head_of_its_own(scripts: Any) -> None:
+    torch.manual_seed(0)
+    images, labels = torch.rand(12, 3, 64, 64), np.linspace(10, 90, 12).tolist()
+    network = TrunkNetwork(gate={"name": "sort-mask", "form": "elements", "where": "every"}).eval()
+    trunk = {key: value.clone() for key, value in network.trunk.state_dict().items()}
+    scripts.slopes.fit(network, images, labels)
+    assert all(torch.equal(value, trunk[key]) for key, value in network.trunk.state_dict().items())
+    assert all(float((gate.scale - 1).abs().max()) > 0.1 for gate in network.gates)
+    with torch.no_grad():
+        fitted = network(images)
+    assert spearmanr(fitted, labels).statistic > 0.9  # a thousand features of twelve images
+    assert not network.training
 
 
 @pytest.mark.slow

@@ -129,8 +129,17 @@ def test_recipes_without_sense_are_refused(tiny_recipe, extra: str, complaint: s
 
 
 def test_choosing_by_attacked_scores_needs_a_player(tiny_recipe) -> None:
-    with pytest.raises(RequestError, match="'both' needs `validation.eps_255` or an `inner` player"):
+    with pytest.raises(RequestError, match=r"'both' needs `validation\.eps_255` or an `inner` player"):
         read_recipe(tiny_recipe(choose="both"))
+
+
+def test_a_radius_of_the_validation_judges_without_a_player(tiny_recipe, tmp_path: Path) -> None:
+    recipe, log = tiny_recipe(), tmp_path / "clean.csv"
+    recipe.write_text(recipe.read_text().replace("[validation]", "[validation]\neps_255 = 2"))
+    out = train(recipe, out=tmp_path / "clean.safetensors", log=log)
+    table = pd.read_csv(log)
+    assert table["both"].to_numpy() == pytest.approx((table["srocc"] + table["srocc_attacked"]) / 2)
+    assert f"epoch {table['both'].idxmax() + 1} was kept" in out.with_suffix(".md").read_text()
 
 
 def test_recipes_without_robust_sections_keep_their_digest() -> None:
