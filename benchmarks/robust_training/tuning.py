@@ -1,8 +1,8 @@
-"""Settings of the gate of one method, trained and compared on validation images alone.
+"""Settings of methods, of the gate's and of the baselines' alike, trained and compared on validation images alone.
 
     python benchmarks/robust_training/tuning.py --out DIR [--settings a,b] [--databases a,b] [--seeds 0,1]
 
-Trains what is not there yet below `DIR/tuning` and prints one line per setting, after one of the method as the
+Trains what is not there yet below `DIR/tuning` and prints one line per setting, after one of its method as the
 comparison has it (below `DIR`): SROCC of clean and of attacked validation images per database, means over seeds, and
 the mean of all of them. No test image is looked at.
 """
@@ -12,31 +12,65 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from experiment import train
-from methods import METHODS, gate
+from methods import METHODS, Method, Section, gate
 from results import card
 
-BASE = "sort-mask-correlation"
+
+@dataclass(frozen=True)
+class Setting:
+    """A method with other parameters."""
+
+    base: str
+    """The method's name."""
+    method: Method
 
 
-def _setting(where: str = "every", **params: Any) -> dict[str, Any]:
-    return gate("sort-mask", where, form="elements", **params)
+def _gated(params: Section) -> Setting:
+    base = "sort-mask-correlation"
+    return Setting(base, replace(METHODS[base], params=params))
 
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "threshold-quarter": _setting(threshold=0.25),
-    "threshold-1": _setting(threshold=1.0),
-    "threshold-2": _setting(threshold=2.0),
-    "last": _setting("last"),
-    "last-threshold-2": _setting("last", threshold=2.0),
-    "channels": gate("sort-mask"),
+def _elements(where: str = "every", **params: Any) -> Setting:
+    return _gated(gate("sort-mask", where, form="elements", **params))
+
+
+def _ranked(where: str = "every", **params: Any) -> Setting:
+    base = "soft-rank-correlation"
+    return Setting(base, replace(METHODS[base], params=gate("soft-rank", where, **params)))
+
+
+def _weighted(base: str, term: str, weight: float) -> Setting:
+    """Another weight of the term that makes a method robust: the one on attacked images where two have its name."""
+    loss = METHODS[base].loss
+    last = max(number for number, entry in enumerate(loss) if entry["name"] == term)
+    changed = tuple({**entry, "weight": weight} if number == last else entry for number, entry in enumerate(loss))
+    return Setting(base, replace(METHODS[base], loss=changed))
+
+
+SETTINGS: dict[str, Setting] = {
+    "threshold-quarter": _elements(threshold=0.25),
+    "threshold-1": _elements(threshold=1.0),
+    "threshold-2": _elements(threshold=2.0),
+    "last": _elements("last"),
+    "last-threshold-2": _elements("last", threshold=2.0),
+    "channels": _gated(gate("sort-mask")),
+    "soft-rank-last": _ranked("last"),
+    "soft-rank-softsort": _ranked(operator="softsort"),
+    "soft-rank-permutahedron": _ranked(operator="permutahedron"),
+    "correlation-1": _weighted("correlation", "plcc", 1.0),
+    "correlation-4": _weighted("correlation", "plcc", 4.0),
+    "trades-2": _weighted("trades", "difference", 2.0),
+    "trades-20": _weighted("trades", "difference", 20.0),
+    "nt-weaker": _weighted("nt", "gradient-norm", 0.01),
+    "nt-stronger": _weighted("nt", "gradient-norm", 0.25),
 }
-"""Parameters of the network by the setting's name."""
+"""By name; those of one method stand together. `at` has no weight, and `at-mixed` is its other form."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for database in databases:
         for setting in settings:
             for seed in seeds:
-                status |= train(out, setting, replace(METHODS[BASE], params=SETTINGS[setting]), database, seed)
+                status |= train(out, setting, SETTINGS[setting].method, database, seed)
     if status:
         raise SystemExit(1)
     sys.stdout.write(table(given.out, settings, databases, seeds))
@@ -64,13 +98,19 @@ def table(out: Path, settings: Sequence[str], databases: Sequence[str], seeds: S
     """As Markdown."""
     lines = [f"| setting | {', clean / attacked | '.join(databases)}, clean / attacked | mean |"]
     lines.append(f"|{'---|' * (len(databases) + 2)}")
-    for folder, setting in ((out, BASE), *((out / "tuning", setting) for setting in settings)):
-        found = np.array(
-            [[_both(folder / database / f"{setting}-seed{k}.md") for k in seeds] for database in databases]
-        )
-        texts = [f"{clean:.2f} / {attacked:.2f}" for clean, attacked in found.mean(axis=1)]
-        lines.append(f"| `{setting}` | {' | '.join(texts)} | {found.mean():.3f} |")
+    bases = dict.fromkeys(SETTINGS[setting].base for setting in settings)
+    for base in bases:
+        lines.append(_line(out, base, databases, seeds))
+        lines += [
+            _line(out / "tuning", setting, databases, seeds) for setting in settings if SETTINGS[setting].base == base
+        ]
     return "\n".join([*lines, ""])
+
+
+def _line(folder: Path, name: str, databases: Sequence[str], seeds: Sequence[int]) -> str:
+    found = np.array([[_both(folder / database / f"{name}-seed{k}.md") for k in seeds] for database in databases])
+    texts = [f"{clean:.2f} / {attacked:.2f}" for clean, attacked in found.mean(axis=1)]
+    return f"| `{name}` | {' | '.join(texts)} | {found.mean():.3f} |"
 
 
 def _both(path: Path) -> tuple[float, float]:

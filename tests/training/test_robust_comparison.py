@@ -162,6 +162,21 @@ def test_tuning_is_read_from_validation_alone(scripts: Any, tmp_path: Path) -> N
     assert second == "| `last` | 0.25 / 0.50 | 0.12 / 0.38 | 0.312 |"
 
 
+def test_settings_change_what_makes_a_method_robust(scripts: Any, tmp_path: Path) -> None:
+    for name, setting in scripts.tuning.SETTINGS.items():
+        base = scripts.methods.METHODS[setting.base]
+        assert setting.method != base
+        path = tmp_path / f"{name}.toml"
+        path.write_text(scripts.recipes.recipe(name, setting.method, "clive", 0))
+        read_recipe(path)
+    weights = {
+        name: [(term["name"], term.get("on"), term.get("weight")) for term in scripts.tuning.SETTINGS[name].method.loss]
+        for name in ("correlation-4", "trades-2")
+    }
+    assert weights["correlation-4"] == [("plcc", None, None), ("mse", None, None), ("plcc", "attacked", 4.0)]
+    assert weights["trades-2"] == [("plcc", None, None), ("mse", None, None), ("difference", None, 2.0)]
+
+
 def _cell(label: str, scores: np.ndarray, contents: list[str | None]) -> Any:
     """What the differences read of a record."""
     images = {
