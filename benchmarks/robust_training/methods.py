@@ -12,6 +12,8 @@ CLEAN: Terms = ({"name": "plcc"}, {"name": "mse"})
 RANKING: Terms = (*CLEAN, {"name": "plcc", "on": "attacked", "weight": 2.0})
 PLAIN: Terms = ({"name": "plcc", "on": "attacked"}, {"name": "mse", "on": "attacked"})
 TRADES: Terms = (*CLEAN, {"name": "difference", "weight": 6.0})
+SMALL_SLOPE: Section = {"name": "gradient-norm", "weight": 0.05}
+NT: Terms = ({"name": "l1"}, {"name": "plcc"}, SMALL_SLOPE)
 EPS_255 = 2.0
 STEPS = 2
 
@@ -46,6 +48,7 @@ class Method:
 AGAINST = inner("against-ranking")
 SOFT_RANK = gate("soft-rank")
 SORT_MASK = gate("sort-mask", form="elements")
+WIDE_SORT_MASK = gate("sort-mask", form="elements", threshold=1.0)
 
 METHODS: dict[str, Method] = {
     "clean": Method("no robust training", CLEAN, robust=False),
@@ -68,7 +71,7 @@ METHODS: dict[str, Method] = {
         "SortMask-style gate of a whole deviation and correlation form",
         RANKING,
         AGAINST,
-        gate("sort-mask", form="elements", threshold=1.0),
+        WIDE_SORT_MASK,
     ),
     "sort-mask-at": Method(
         "SortMask-style gate and plain adversarial training",
@@ -85,7 +88,15 @@ METHODS: dict[str, Method] = {
     "scaled-difference": Method(
         "the loss of cprl-a without its gate", (*RANKING, {"name": "scaled-difference", "weight": 0.5}), AGAINST
     ),
-    "nt": Method("NT, gradient norm", ({"name": "l1"}, {"name": "plcc"}, {"name": "gradient-norm", "weight": 0.05})),
+    "nt": Method("NT, gradient norm", NT),
+    "wide-sort-mask-nt": Method("SortMask-style gate of a whole deviation and NT", NT, None, WIDE_SORT_MASK),
+    "nt-correlation": Method("NT and correlation form", (*RANKING, SMALL_SLOPE), AGAINST),
+    "wide-sort-mask-nt-correlation": Method(
+        "SortMask-style gate of a whole deviation, NT and correlation form",
+        (*RANKING, SMALL_SLOPE),
+        AGAINST,
+        WIDE_SORT_MASK,
+    ),
     "cprl-v2": Method(
         "CPRL-style, 2025 (reconstruction): SortMask-style gate, invariance over intervened images",
         (*CLEAN, {"name": "invariance", "weight": 1.0}),
