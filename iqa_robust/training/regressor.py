@@ -124,7 +124,7 @@ class ScoreTask(Task):
         if start.prune and start.prune_by == "magnitude":
             prune_small(self.network, start.prune)
         elif start.prune:
-            prune_quiet(self.network, (images for images, _ in self._patches(0)), start.prune)
+            prune_quiet(self.network, (images.to(self.device) for images, _ in self._patches(0)), start.prune)
 
     def _fit_head(self, listener: Listener) -> None:
         from sklearn.linear_model import RidgeCV

@@ -13,8 +13,10 @@ from torch import nn
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.models.checkpoints import load
 from iqa_robust.training import train
+from iqa_robust.training.progress import silent
 from iqa_robust.training.pruning import prune_quiet, prune_small
-from iqa_robust.training.recipe import Start
+from iqa_robust.training.recipe import Start, read_recipe
+from iqa_robust.training.regressor import ScoreTask
 
 from .conftest import SCORE
 
@@ -112,6 +114,19 @@ def test_a_checkpoint_of_another_network_is_refused(tiny_recipe, tmp_path: Path)
 def test_a_network_that_normalizes_cannot_be_pruned(tiny_recipe, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"start\.prune: expected a network of convolutions without batch"):
         train(tiny_recipe(SCORE + "\n[start]\nprune = 0.2\n"), out=tmp_path / "pruned.safetensors")
+
+
+def test_channels_are_judged_on_the_device_of_the_training(
+    tiny_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU is played by a device that no image lies on by itself."""
+    seen = []
+    monkeypatch.setattr("iqa_robust.training.regressor.prune_quiet", lambda network, images, share: seen.extend(images))
+    recipe = read_recipe(tiny_recipe(SCORE + "\n[start]\nprune = 0.2\n"))
+    task = ScoreTask(recipe, data_root=None, labels=tmp_path / "labels.csv", listener=silent)
+    task.device = torch.device("meta")
+    task.start(silent)
+    assert {images.device.type for images in seen} == {"meta"}
 
 
 def test_one_way_to_start() -> None:
