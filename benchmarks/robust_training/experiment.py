@@ -21,7 +21,8 @@ from methods import METHODS, Method
 from recipes import recipe
 from tracks import leading_track, purified_track, track
 
-from iqa_robust.records import read_records, write_record
+from iqa_robust.errors import RequestError
+from iqa_robust.records import RunRecord, read_records, write_record
 from iqa_robust.tables.board import board
 from iqa_robust.tables.write import write_board
 
@@ -74,16 +75,38 @@ def evaluate(out: Path, database: str) -> int:
 
 
 def publish(out: Path, database: str, to: Path) -> None:
-    """The records of the tracks and their boards, below `to`; without explanations, which are ten times as large."""
+    """The records of the tracks and their boards, below `to`; without explanations, which are ten times as large.
+
+    Below `to/sources` goes what makes them again, laid out as in `out`: the tracks, and the recipes and cards of the
+    checkpoints in their records.
+
+    Raises:
+        RequestError: a checkpoint was trained again after it was judged.
+    """
     for name in (f"robust-{database}", f"leading-{database}", f"purified-{database}"):
         if not (out / "results" / name).is_dir():
             continue
         records = read_records(out / "results" / name)
         track = records[0].spec.track
+        sources = {Path(f"{track}.toml"): (out / f"{name}.toml").read_text(encoding="utf-8")}
+        for record in records:
+            sources |= _sources(out, record)
+        for path, text in sources.items():
+            (to / "sources" / path).parent.mkdir(parents=True, exist_ok=True)
+            (to / "sources" / path).write_text(text, encoding="utf-8")
         shutil.rmtree(to / "runs" / track, ignore_errors=True)
         for record in records:
             write_record(to / "runs" / track, dataclasses.replace(record, explanations=None))
         write_board(board(records), to / f"{track}.csv")
+
+
+def _sources(out: Path, record: RunRecord) -> dict[Path, str]:
+    """Recipe and card of a record's checkpoint, by their paths below `out`."""
+    weights = Path(record.spec.model.params["weights"])
+    found = {path: (out / path).read_text(encoding="utf-8") for path in map(weights.with_suffix, (".toml", ".md"))}
+    if record.facts["weights_sha256"] not in found[weights.with_suffix(".md")]:
+        raise RequestError(f"{out / weights}: trained again after {record.spec.track} was run; run `evaluate` again.")
+    return found
 
 
 def _run(out: Path, name: str, track: str) -> int:

@@ -6,17 +6,14 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from iqa_robust.errors import ContractError
 from iqa_robust.images import check_images, check_pair
+from iqa_robust.models.gates.explain import LayerExplanation, explain, has_gates
 from iqa_robust.models.randomness import derive_seed, seeded
-
-if TYPE_CHECKING:
-    from iqa_robust.models.gates.explain import LayerExplanation
 
 SCORE_DRAWS = 5
 """Seeds over which the score of a randomized model is averaged; each is recorded."""
@@ -113,6 +110,12 @@ class WrappedModule(IQAModel):
             got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
             raise ContractError(f"wrapped model: expected one score per image, shape ({x.shape[0]},), got {got}.")
         return scores.reshape(x.shape[0])
+
+    def explain(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> list[LayerExplanation] | None:
+        """Explanations of a no-reference module with gates; a model explains itself; None of any other."""
+        if isinstance(self.module, IQAModel):
+            return self.module.explain(x, ref)
+        return explain(self.module, x) if has_gates(self.module) and not self.info.full_reference else None
 
 
 def wrap(module: nn.Module, info: ModelInfo | None = None) -> IQAModel:

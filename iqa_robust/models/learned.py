@@ -12,8 +12,7 @@ from torch import nn
 from iqa_robust.errors import CheckpointError, ContractError
 from iqa_robust.models.base import IQAModel, ModelInfo
 from iqa_robust.models.checkpoints import Checkpoint, load_into
-from iqa_robust.models.gates.base import Gate
-from iqa_robust.models.gates.explain import LayerExplanation, explain
+from iqa_robust.models.gates.explain import LayerExplanation, explain, has_gates
 
 
 class LearnedModel(IQAModel):
@@ -48,8 +47,7 @@ class LearnedModel(IQAModel):
     def explain(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> list[LayerExplanation] | None:
         """Explanations of a network with gates; None of any other. The reference is not looked at."""
         self._ready()
-        gated = any(isinstance(module, Gate) for module in self.network.modules())
-        return explain(self.network, x) if gated else None
+        return explain(self.network, x) if has_gates(self.network) else None
 
     def train(self, mode: bool = True) -> LearnedModel:
         """Stays in evaluation mode: batch statistics would make a score depend on its neighbors."""

@@ -17,7 +17,7 @@ from iqa_robust.models.learned import LearnedModel, build, info_of, into_range
 from iqa_robust.models.max_pool import replace_max_pools
 from iqa_robust.models.pooling import mean_and_std
 from iqa_robust.models.score_network import ScoreNetwork
-from iqa_robust.models.trunks import build_trunk
+from iqa_robust.models.trunks import NORMALIZATIONS, build_trunk
 
 WEIGHTS = Path(__file__).with_name("weights")
 PUBLISHED = {
@@ -26,14 +26,9 @@ PUBLISHED = {
     "clive-sort-mask": "trunk-clive-sort-mask.safetensors",
 }
 DEFAULT_BACKBONE = "squeezenet1_1"
+DEFAULT_NORMALIZATION = "imagenet"
 MIN_SIZE = 64
 """Trunks reduce the image by up to 32; smaller ones leave nothing to pool."""
-
-NORMALIZATIONS = {
-    "imagenet": ("RGB", (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)),
-    "caffe-bgr": ("BGR", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
-}
-"""What trunk weights expect: order of the channels, then mean and standard deviation to apply to 0..255 values."""
 
 
 class TrunkRegressor(LearnedModel):
@@ -78,7 +73,7 @@ class TrunkNetwork(ScoreNetwork):
 
     Args:
         backbone: name of a torchvision classifier, or `timm:` and the name of a timm model; see `models.trunks`.
-        normalization: `"imagenet"` or `"caffe-bgr"`, what the trunk's first weights were made for.
+        normalization: `"imagenet"`, `"half"` or `"caffe-bgr"`, what the trunk's first weights were made for.
         dropout: share of the pooled statistics dropped in training.
         score_range: lowest and highest score.
         gate: `name` of a gate, its parameters, and `where` it sits: at the end of the `"last"` resolution or of
@@ -97,7 +92,7 @@ class TrunkNetwork(ScoreNetwork):
         self,
         *,
         backbone: str = DEFAULT_BACKBONE,
-        normalization: str = "imagenet",
+        normalization: str = DEFAULT_NORMALIZATION,
         dropout: float = 0.0,
         score_range: Sequence[float] = (0.0, 100.0),
         gate: Mapping[str, Any] | None = None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +18,13 @@ FAMILIES = (
 """Torchvision families that are a plain stack of convolutional stages, by the beginning of their names."""
 TIMM = "timm:"
 """What the name of a timm backbone begins with, such as `timm:mobilenetv3_small_100`."""
+
+NORMALIZATIONS = {
+    "imagenet": ("RGB", (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)),
+    "half": ("RGB", (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+    "caffe-bgr": ("BGR", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
+}
+"""What trunk weights expect: order of the channels, then mean and standard deviation to apply to 0..255 values."""
 
 
 def build_trunk(backbone: str) -> tuple[nn.Module, list[str]]:
@@ -46,14 +55,15 @@ def build_trunk(backbone: str) -> tuple[nn.Module, list[str]]:
     return nn.Sequential(OrderedDict((name, stages[name]) for name in names)), names
 
 
-def hub_weights(backbone: str) -> dict[str, torch.Tensor]:
+def hub_weights(backbone: str, normalization: str) -> dict[str, torch.Tensor]:
     """ImageNet weights of a backbone, downloaded once by its own library into that library's cache.
 
     Raises:
-        RequestError: there is no such backbone.
+        RequestError: there is no such backbone, or its weights expect another normalization.
         CheckpointError: the weights could not be downloaded.
     """
-    build_trunk(backbone)  # a wrong name is found before a download is tried
+    trunk, _ = build_trunk(backbone)  # what is wrong is found before a download is tried
+    _check_normalization(backbone, trunk, normalization)
     try:
         if backbone.startswith(TIMM):
             return _timm_stages(backbone.removeprefix(TIMM), pretrained=True)[0].state_dict()
@@ -67,6 +77,33 @@ def hub_weights(backbone: str) -> dict[str, torch.Tensor]:
             f"backbone {backbone!r}: its weights could not be downloaded ({type(error).__name__}: {_first(error)});"
             " give a file under the data root as `start.trunk`, or try again with a network."
         ) from error
+
+
+def _check_normalization(backbone: str, trunk: nn.Module, normalization: str) -> None:
+    """Raise `RequestError` unless the weights of the hub were made for images normalized in this way."""
+    mean, deviation = _normalized_by(backbone, trunk)
+    fitting = [
+        name
+        for name, (order, *values) in NORMALIZATIONS.items()
+        if order == "RGB"
+        and all(math.isclose(a / 255, b) for a, b in zip((*values[0], *values[1]), (*mean, *deviation), strict=True))
+    ]
+    if normalization not in fitting:
+        advice = f"take normalization = {fitting[0]!r}" if fitting else "none of ours is that; take another backbone"
+        raise RequestError(
+            f"backbone {backbone!r}: its hub weights expect RGB with mean {mean} and deviation {deviation} of full"
+            f" scale, got the normalization {normalization!r}; {advice}."
+        )
+
+
+def _normalized_by(backbone: str, trunk: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if backbone.startswith(TIMM):
+        stated: Any = trunk.pretrained_cfg
+        return tuple(stated["mean"]), tuple(stated["std"])
+    from torchvision import models
+
+    transform = models.get_model_weights(backbone).DEFAULT.transforms()
+    return tuple(transform.mean), tuple(transform.std)
 
 
 def _first(error: Exception) -> str:

@@ -16,7 +16,7 @@ ATTACKED_IMAGES = 32
 ATTACKED_CROP = 224
 ATTACKED_RADII = (1.0, 2.0)
 ATTACKED_STEPS = 10
-"""The attack on a card: the first test images, pixels a side, gray levels, steps."""
+"""The attack on a card: test images, pixels a side, gray levels, steps."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def _measured(results: Mapping[str, object]) -> list[str]:
     if "test, attacked" in results:
         lines.append(
             f"Under attack: {ATTACKED_STEPS} sign steps from a random start push every score away from its side of the"
-            f" median, on the middle {ATTACKED_CROP} pixels of at most {ATTACKED_IMAGES} test images. A first look;"
-            " boards hold stronger attacks."
+            f" median, on the middle {ATTACKED_CROP} pixels of at most {ATTACKED_IMAGES} test images, spread over the"
+            " labels; 0/255 are the same crops without attack. A first look; boards hold stronger attacks."
         )
     return lines
 

@@ -8,6 +8,13 @@ import torch
 from torch import nn
 
 from iqa_robust.errors import RequestError
+from iqa_robust.models.feature_denoising import FeatureDenoising
+
+REVIVING = (
+    nn.CELU, nn.ELU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.Mish, nn.PReLU, nn.SELU, nn.SiLU, nn.Softplus, nn.Tanh,
+    FeatureDenoising,
+)  # fmt: skip
+"""What gives a convolution's channel a slope at zero, so that training brings a pruned one back."""
 
 
 @torch.no_grad()
@@ -24,7 +31,8 @@ def prune_quiet(network: nn.Module, batches: Iterable[torch.Tensor], share: floa
         share: of the channels of each convolution, rounded down.
 
     Raises:
-        RequestError: the network normalizes between convolution and rectifier, which would shift a pruned channel.
+        RequestError: the network normalizes between convolution and rectifier, which would shift a pruned channel, or
+            has something else than rectifiers behind its convolutions.
     """
     layers = _convolutions(network)
     activity = dict.fromkeys(layers, torch.zeros(()))
@@ -55,6 +63,12 @@ def _convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
     layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
     if not layers or any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
         raise RequestError("recipe: start.prune: expected a network of convolutions without batch normalization.")
+    reviving = next((type(module).__name__ for module in network.modules() if isinstance(module, REVIVING)), None)
+    if reviving is not None:
+        raise RequestError(
+            f"recipe: start.prune: training would bring pruned channels back through {reviving}, whose slope at zero is"
+            " not zero; take activation = 'relu' without feature_denoising."
+        )
     return layers
 
 

@@ -20,7 +20,7 @@ from iqa_robust.models.compact import CompactNetwork
 from iqa_robust.models.learned import from_range
 from iqa_robust.models.randomness import derive_seed
 from iqa_robust.models.score_network import ScoreNetwork
-from iqa_robust.models.trunk_regressor import DEFAULT_BACKBONE, TrunkNetwork
+from iqa_robust.models.trunk_regressor import DEFAULT_BACKBONE, DEFAULT_NORMALIZATION, TrunkNetwork
 from iqa_robust.models.trunks import hub_weights
 from iqa_robust.training.adversarial.judge import attacked_sroccs
 from iqa_robust.training.adversarial.objective import TrainingObjective
@@ -114,7 +114,8 @@ class ScoreTask(Task):
         start = self.recipe.start
         if start.trunk == "hub":
             backbone = str(self.params.get("backbone", DEFAULT_BACKBONE))
-            load_trunk(self.network, Checkpoint(hub_weights(backbone), {}, f"hub weights of {backbone}", ""))
+            tensors = hub_weights(backbone, str(self.params.get("normalization", DEFAULT_NORMALIZATION)))
+            load_trunk(self.network, Checkpoint(tensors, {}, f"hub weights of {backbone}", ""))
         elif start.trunk is not None:
             load_trunk(self.network, load(under(self.data_root, start.trunk, "start.trunk")))
         if start.head == "ridge":
@@ -124,7 +125,7 @@ class ScoreTask(Task):
         if start.prune and start.prune_by == "magnitude":
             prune_small(self.network, start.prune)
         elif start.prune:
-            prune_quiet(self.network, (images for images, _ in self._patches(0)), start.prune)
+            prune_quiet(self.network, (images.to(self.device) for images, _ in self._patches(0)), start.prune)
 
     def _fit_head(self, listener: Listener) -> None:
         from sklearn.linear_model import RidgeCV

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from iqa_robust import datasets
+from iqa_robust.datasets.splits import nested_sample
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.models.checkpoints import load, save
 from iqa_robust.training.cards import ATTACKED_CROP, ATTACKED_IMAGES, ATTACKED_RADII, ATTACKED_STEPS, Card
@@ -120,10 +121,13 @@ def _write_card(
 
 
 def _attacked(task: ScoreTask, samples: Sequence[Sample], listener: Listener) -> dict[str, float]:
-    """SROCC of the first test images, as center crops, at each of the card's radii."""
-    crops = center_crops(samples[:ATTACKED_IMAGES], ATTACKED_CROP)
+    """SROCC of center crops of test images that are spread over the labels: clean, and at each of the card's radii."""
+    keys = [(sample.row.mos, sample.row.image_id) for sample in samples]
+    chosen = [samples[i] for i in nested_sample(keys, ATTACKED_IMAGES, seed=0)]  # the same ones for every recipe
+    crops = center_crops(chosen, ATTACKED_CROP)
+    clean = agreement(task.network, crops, "test", listener)["srocc"]
     found = task.attacked(crops, ATTACKED_RADII, ATTACKED_STEPS, listener)
-    return {f"srocc at {eps:g}/255": value for eps, value in zip(ATTACKED_RADII, found, strict=True)}
+    return {f"srocc at {eps:g}/255": value for eps, value in zip((0.0, *ATTACKED_RADII), (clean, *found), strict=True)}
 
 
 def _kept(history: list[dict[str, float]], task: Task) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from by_hand import OPEN, ByHand, GatedColors
+from torch import nn
 
 from iqa_robust import defenses, models
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import ModelInfo, Swapped, WrappedModel, with_score_range
 from iqa_robust.models.compact import CompactNetwork
+from iqa_robust.models.gates import create_gate
 from iqa_robust.models.gates.explain import explain
 from iqa_robust.models.prepared import prepare
 
@@ -69,12 +71,61 @@ def test_models_pass_on_what_their_network_says() -> None:
         torch.testing.assert_close(found[0].causal_map, wanted.causal_map)
 
 
+class Own(nn.Module):
+    """A network of a user: it works in place, its scores are a column, and its only gate is one of ours."""
+
+    def __init__(self, gate: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), gate)
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores (N, 1)."""
+        return self.head(self.body(x.sub_(0.5)).mean(dim=(2, 3)))
+
+
+def test_a_network_of_ones_own_is_explained() -> None:
+    torch.manual_seed(0)
+    network = Own(create_gate("squeeze-excitation", 4)).eval()
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    found = models.wrap(network).explain(x)
+    assert found is not None and torch.equal(x, before)
+    (layer,) = found
+    assert layer.layer == "body.2"
+    with torch.no_grad():
+        h = network.body[:2](x - 0.5)
+        weights = network.body[2].weights(h)
+    # the slope of the score by a gated value is the head's weight over the number of places
+    wanted = ((weights * h).mean(dim=(2, 3)) * network.head.weight).abs()
+    torch.testing.assert_close(layer.importance, wanted)
+
+
+class Patches(nn.Module):
+    """(N, 3, H, 2, W) to (2 N, 3, H, W)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Two patches of every image."""
+        return x.movedim(3, 1).flatten(0, 1)
+
+
+def test_a_network_of_patches_is_refused() -> None:
+    network = nn.Sequential(nn.Unflatten(3, (2, 4)), Patches(), ByHand())
+    with pytest.raises(ContractError) as caught:
+        models.wrap(network).explain(torch.rand(2, 3, 8, 8))
+    assert str(caught.value) == "explain: gate '2.gate': expected a feature map per image, 2, got 4."
+
+
 def test_models_without_an_explanation_say_none() -> None:
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert models.create("compact").explain(x) is None
-    assert models.wrap(ByHand()).explain(x) is None
+    assert models.wrap(nn.Flatten(0)).explain(x) is None
     # a purifier changes what the model sees; a twin is for searching only
-    assert defenses.create("jpeg").wrap(GatedColors()).explain(x) is None
+    purified = defenses.create("jpeg").wrap(GatedColors())
+    assert purified.explain(x) is None
+    assert models.wrap(purified, purified.info).explain(x) is None
     assert prepare(GatedColors(), "fp32", x).explain(x) is None
     both = WrappedModel(GatedColors(), ModelInfo(full_reference=True))
     assert Swapped(both).explain(x, x) is None
+    # references pass the gates, too
+    assert models.wrap(ByHand(), ModelInfo(full_reference=True)).explain(x, x) is None

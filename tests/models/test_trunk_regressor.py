@@ -40,7 +40,7 @@ def test_other_backbones_are_refused(backbone: str) -> None:
 
 
 def test_unknown_normalizations_are_refused() -> None:
-    with pytest.raises(RequestError, match="imagenet, caffe-bgr"):
+    with pytest.raises(RequestError, match="imagenet, half, caffe-bgr"):
         TrunkNetwork(normalization="tensorflow")
 
 

@@ -53,7 +53,7 @@ def test_hub_weights_fill_the_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     torch.manual_seed(0)
     source = models.squeezenet1_1(weights=None)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *a, **k: source.state_dict())
-    found = hub_weights("squeezenet1_1")
+    found = hub_weights("squeezenet1_1", "imagenet")
     assert torch.equal(found["features.0.weight"], source.features[0].weight)
     (tmp_path / "hub.toml").write_text(RECIPE.replace("epochs = 1", "epochs = 1").replace("1e-3", "1e-30"))
     train(tmp_path / "hub.toml", out=tmp_path / "hub.safetensors")
@@ -68,6 +68,63 @@ def test_a_hub_out_of_reach_is_one_sentence(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "hub.toml").write_text(RECIPE)
     with pytest.raises(CheckpointError, match=r"its weights could not be downloaded .URLError: .*no network"):
         train(tmp_path / "hub.toml", out=tmp_path / "hub.safetensors")
+
+
+IMAGENET = "mean (0.485, 0.456, 0.406) and deviation (0.229, 0.224, 0.225)"
+HALF = "mean (0.5, 0.5, 0.5) and deviation (0.5, 0.5, 0.5)"
+CLIP = (
+    "mean (0.48145466, 0.4578275, 0.40821073) and deviation (0.26862954, 0.26130258, 0.27577711)",
+    "none of ours is that; take another backbone",
+)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "normalization", "expected", "advice"),
+    [
+        ("squeezenet1_1", "caffe-bgr", IMAGENET, "take normalization = 'imagenet'"),
+        ("timm:resnet10t", "half", IMAGENET, "take normalization = 'imagenet'"),
+        ("timm:tf_efficientnetv2_s", "imagenet", HALF, "take normalization = 'half'"),
+        ("timm:convnext_base.clip_laion2b", "imagenet", *CLIP),
+    ],
+)
+def test_hub_weights_for_another_normalization_are_refused(
+    backbone: str, normalization: str, expected: str, advice: str
+) -> None:
+    if backbone.startswith("timm:"):
+        pytest.importorskip("timm")
+    with pytest.raises(RequestError) as caught:
+        hub_weights(backbone, normalization)
+    assert str(caught.value) == (
+        f"backbone {backbone!r}: its hub weights expect RGB with {expected} of full scale, got the normalization"
+        f" {normalization!r}; {advice}."
+    )
+
+
+def test_timm_weights_load_under_their_own_normalization(monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm's download is cut off: only its statement of the normalization is asked for."""
+    timm = pytest.importorskip("timm")
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **kwargs: create(name, **{**kwargs, "pretrained": False}))
+    assert "conv_stem.weight" in hub_weights("timm:tf_efficientnet_lite0", "half")
+
+
+def test_a_recipe_with_another_normalization_than_its_hub_weights_is_refused(tmp_path: Path) -> None:
+    half = 'params = { normalization = "half" }\n[start]'
+    (tmp_path / "hub.toml").write_text(RECIPE.replace("[start]", half))
+    with pytest.raises(RequestError, match="got the normalization 'half'; take normalization = 'imagenet'"):
+        train(tmp_path / "hub.toml", out=tmp_path / "hub.safetensors")
+
+
+def test_half_takes_full_scale_to_plus_and_minus_one() -> None:
+    torch.manual_seed(0)
+    network = TrunkNetwork(normalization="half").eval()
+    plain = TrunkNetwork().eval()
+    plain.load_state_dict(network.state_dict())
+    x = torch.rand(1, 3, 64, 64)
+    mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():  # what the other normalization makes the same values of
+        wanted = plain.features((2 * x - 1) * deviation + mean)
+        torch.testing.assert_close(network.features(x), wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_100"])

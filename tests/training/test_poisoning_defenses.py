@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +14,12 @@ from torch import nn
 
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.models.checkpoints import load
+from iqa_robust.models.trunk_regressor import TrunkNetwork
 from iqa_robust.training import train
+from iqa_robust.training.progress import silent
 from iqa_robust.training.pruning import prune_quiet, prune_small
-from iqa_robust.training.recipe import Start
+from iqa_robust.training.recipe import Start, read_recipe
+from iqa_robust.training.regressor import ScoreTask
 
 from .conftest import SCORE
 
@@ -112,6 +117,54 @@ def test_a_checkpoint_of_another_network_is_refused(tiny_recipe, tmp_path: Path)
 def test_a_network_that_normalizes_cannot_be_pruned(tiny_recipe, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"start\.prune: expected a network of convolutions without batch"):
         train(tiny_recipe(SCORE + "\n[start]\nprune = 0.2\n"), out=tmp_path / "pruned.safetensors")
+
+
+@pytest.mark.parametrize("prune", [lambda net: prune_quiet(net, [], 0.2), lambda net: prune_small(net, 0.2)])
+@pytest.mark.parametrize(
+    ("params", "kind"),
+    [
+        ({"activation": "silu"}, "SiLU"),
+        ({"activation": "softplus"}, "Softplus"),
+        ({"activation": "elu"}, "ELU"),
+        ({"feature_denoising": True}, "FeatureDenoising"),
+    ],
+)
+def test_networks_whose_channels_would_come_back_cannot_be_pruned(
+    prune: Callable[[nn.Module], int], params: dict[str, Any], kind: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        prune(TrunkNetwork(**params))
+    assert str(caught.value) == (
+        f"recipe: start.prune: training would bring pruned channels back through {kind}, whose slope at zero is not"
+        " zero; take activation = 'relu' without feature_denoising."
+    )
+
+
+@pytest.mark.parametrize("params", [{}, {"gate": {"name": "squeeze-excitation"}}, {"gate": {"name": "sort-mask"}}])
+def test_pruned_trunks_have_no_slope_where_they_were_pruned(params: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    net = TrunkNetwork(**params)
+    net.feature_scale.fill_(0.1)
+    assert prune_small(net, 0.2) > 0
+    net(torch.rand(2, 3, 64, 64)).sum().backward()
+    layers = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    assert any(layer.weight.grad.any() for layer in layers)
+    for layer in layers:
+        gone = (layer.weight == 0).flatten(1).all(dim=1)
+        assert gone.any() and not layer.weight.grad[gone].any() and not layer.bias.grad[gone].any()
+
+
+def test_channels_are_judged_on_the_device_of_the_training(
+    tiny_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU is played by a device that no image lies on by itself."""
+    seen = []
+    monkeypatch.setattr("iqa_robust.training.regressor.prune_quiet", lambda network, images, share: seen.extend(images))
+    recipe = read_recipe(tiny_recipe(SCORE + "\n[start]\nprune = 0.2\n"))
+    task = ScoreTask(recipe, data_root=None, labels=tmp_path / "labels.csv", listener=silent)
+    task.device = torch.device("meta")
+    task.start(silent)
+    assert {images.device.type for images in seen} == {"meta"}
 
 
 def test_one_way_to_start() -> None:

@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 from scripts import scripts_of
 
 from iqa_robust import datasets, models
+from iqa_robust.errors import RequestError
 from iqa_robust.harness.plan import Selection, make_plan
 from iqa_robust.harness.run import run
 from iqa_robust.harness.track import load_track
@@ -140,6 +141,32 @@ def test_the_table_is_that_of_the_records(scripts: Any, tmp_path: Path, monkeypa
     assert lines[1]["2/255"] == f"{(first + second) / 2:.2f} {spread}"
     assert lines[0]["minus AT"].startswith(f"{clean - first:+.2f} (")
     assert (lines[0]["validation: clean"], lines[0]["worst-case"]) == ("0.74", "-")
+
+
+def test_what_is_published_can_be_run_again(scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, to, folder = tmp_path / "out", tmp_path / "boards", tmp_path / "out" / "compact"
+    folder.mkdir(parents=True)
+    for label in ("clean-seed0", "at-seed0"):
+        for suffix in (".safetensors", ".md"):
+            shutil.copy(WEIGHTS / Path(PUBLISHED["student"]).with_suffix(suffix), folder / f"{label}{suffix}")
+        method = scripts.methods.METHODS[label.removesuffix("-seed0")]
+        (folder / f"{label}.toml").write_text(scripts.recipes.recipe(f"{label}-compact", method, "compact", 0))
+    (out / "robust-compact.toml").write_text(scripts.tracks.track("compact", [folder / "clean-seed0.safetensors"], out))
+    monkeypatch.chdir(out)
+    plan = make_plan(load_track(out / "robust-compact.toml"), selection=Selection(attacks=["noise"], limit=5))
+    run(plan, out / "results" / "robust-compact", device="cpu", precision="fp32")
+    scripts.experiment.publish(out, "compact", to)
+    sources = {path.relative_to(to / "sources").as_posix(): path for path in (to / "sources").rglob("*.*")}
+    assert set(sources) == {"robust-compact-v1.toml", "compact/clean-seed0.toml", "compact/clean-seed0.md"}
+    assert not any(str(tmp_path) in path.read_text() for path in sources.values())
+    assert {path.name for path in to.iterdir()} == {"sources", "runs", "robust-compact-v1.csv"}
+    recipe = read_recipe(sources["compact/clean-seed0.toml"])
+    (model,) = load_track(sources["robust-compact-v1.toml"]).models
+    assert Path(model.params["weights"]) == Path("compact/clean-seed0.safetensors")
+    assert recipe.digest() == read_recipe(folder / "clean-seed0.toml").digest()
+    shutil.copy(WEIGHTS / Path(PUBLISHED["photos"]).with_suffix(".md"), folder / "clean-seed0.md")
+    with pytest.raises(RequestError, match=r"clean-seed0\.safetensors: trained again after robust-compact-v1 was run"):
+        scripts.experiment.publish(out, "compact", to)
 
 
 def test_tuning_is_read_from_validation_alone(scripts: Any, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import urllib.error
 from typing import get_args
 
 import numpy as np
+import piq
 import pytest
 import torch
 from scipy.stats import norm
@@ -253,6 +254,19 @@ def test_labels_of_attacked_images(clean: torch.Tensor) -> None:
     assert torch.all(higher >= target)
     with pytest.raises(RequestError, match=r"'ms-ssim' needs patches of 161 pixels a side, got 16 x 16"):
         labels("ms-ssim")
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_distances_of_labels_are_computed_in_float32(autocast: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    clean = torch.rand(2, 3, 162, 162, generator=generator)
+    attacked = (clean + 0.01 * torch.randn(clean.shape, generator=generator)).clamp(0, 1)
+    wanted = -2 * (1 - piq.multi_scale_ssim(attacked, clean, data_range=1.0, reduction="none"))
+    settings = Inner(aim="error", eps_255=4, labels="ms-ssim", label_weight=1.0)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = labels_of(settings, torch.zeros(2), clean, attacked, worse=-1.0)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)  # rounding of one minus the similarity
 
 
 def test_lpips_labels_say_that_the_weights_cannot_be_had(monkeypatch: pytest.MonkeyPatch, clean: torch.Tensor) -> None:

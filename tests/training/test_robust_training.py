@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
+from scipy.stats import spearmanr
 
 from iqa_robust import models
 from iqa_robust.errors import RequestError
 from iqa_robust.models.checkpoints import load
 from iqa_robust.training import train
+from iqa_robust.training.data import Sample
 from iqa_robust.training.recipe import ScoreRecipe, read_recipe
+from iqa_robust.training.regressor import ScoreTask
+
+from .conftest import SCORE
 
 INNER = """
 [inner]
@@ -101,6 +110,39 @@ def test_card_and_log_tell_the_attacked_measures(tiny_recipe, tmp_path: Path) ->
     table = pd.read_csv(log)
     assert table["epoch"].tolist() == [1, 2, 3]
     assert table["both"].to_numpy() == pytest.approx((table["srocc"] + table["srocc_attacked"]) / 2)
+
+
+def test_the_attack_of_a_card_covers_contents_and_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a content stand together in the table, as those of databases do."""
+    rng = np.random.default_rng(0)
+    lines = ["image,mos,split,reference_id"]
+    for number in range(88):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{number * 37 % 88},{'test' if number < 80 else 'train'},c{number // 10}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    recipe = tmp_path / "many.toml"
+    table = (tmp_path / "labels.csv").as_posix()
+    text = SCORE.format(seed=0, precision="half", table=table).replace("[0, 10]", "[0, 88]").replace("share = 0.3", "")
+    recipe.write_text(text.replace("epochs = 3", "epochs = 1"))
+    given: list[Sample] = []
+    attacked = ScoreTask.attacked
+
+    def note(task: ScoreTask, samples: Sequence[Sample], *args: Any) -> list[float]:
+        given.extend(samples)
+        return attacked(task, samples, *args)
+
+    monkeypatch.setattr(ScoreTask, "attacked", note)
+    out = train(recipe, out=tmp_path / "many.safetensors")
+    assert len(given) == 32
+    assert {sample.row.content for sample in given} == {f"c{i}" for i in range(8)}
+    labels = np.array([sample.row.mos for sample in given])
+    assert np.histogram(labels, bins=4, range=(0, 88))[0].min() >= 6
+    model = models.create("compact", weights=str(out))
+    with torch.no_grad():
+        scores = [model(sample.loader.load(sample.row).x[None]).item() for sample in given]
+    card = out.with_suffix(".md").read_text()
+    assert f"| test, attacked | srocc at 0/255 | {spearmanr(scores, labels).statistic:.4f} |" in card
+    assert "at most 32 test images, spread over the labels; 0/255 are the same crops without attack." in card
 
 
 def test_free_training_replays_every_batch(tiny_recipe, tmp_path: Path) -> None:

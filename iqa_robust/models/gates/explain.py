@@ -33,13 +33,18 @@ class LayerExplanation:
     """(N, H, W) likewise of g (h - h'): what the gate blocks."""
 
 
+def has_gates(network: nn.Module) -> bool:
+    """Whether there is anything to explain."""
+    return any(isinstance(module, Gate) for module in network.modules())
+
+
 def explain(network: nn.Module, x: torch.Tensor) -> list[LayerExplanation]:
     """Explanations of the scores of images (N, 3, H, W), one per gate, in the order the image passes them.
 
     Slopes are those of the true score, through all gates, in evaluation mode; the network is left as it was.
 
     Raises:
-        ContractError: the network has no gate that the images pass.
+        ContractError: the network has no gate that the images pass, or it cuts them into patches before one.
     """
     passes: list[tuple[Gate, torch.Tensor, torch.Tensor]] = []
 
@@ -51,10 +56,15 @@ def explain(network: nn.Module, x: torch.Tensor) -> list[LayerExplanation]:
     hooks = [gate.register_forward_hook(note) for gate in names]
     try:
         with evaluation_mode(network), torch.enable_grad():
-            # the images need slopes, or features of a network with frozen weights have none
-            scores = network(x.detach().clone().requires_grad_())
+            # the images need slopes, or features of a network with frozen weights have none; the copy may be edited
+            scores = network(x.detach().requires_grad_().clone())
             if not passes:
                 raise ContractError("explain: the network has no gate; build it with one, such as 'soft-rank'.")
+            for gate, given, _ in passes:
+                if len(given) != len(x):
+                    raise ContractError(
+                        f"explain: gate {names[gate]!r}: expected a feature map per image, {len(x)}, got {len(given)}."
+                    )
             slopes = torch.autograd.grad(scores.sum(), [made for _, _, made in passes])
         with evaluation_mode(network), torch.no_grad():
             return [_layer(names[gate], gate, h, made, g) for (gate, h, made), g in zip(passes, slopes, strict=True)]

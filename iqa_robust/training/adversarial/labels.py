@@ -37,14 +37,14 @@ def labels_of(
         return target
     if settings.labels == "min":
         return torch.full_like(target, worse)
-    with torch.no_grad():
-        distance = _distance(settings.labels, clean, attacked)
+    with torch.no_grad(), torch.autocast(clean.device.type, enabled=False):  # variances of windows drown in bfloat16
+        distance = _distance(settings.labels, clean.float(), attacked.float())
     return (target + worse * settings.label_weight * 2 * distance).clamp(-1, 1)
 
 
 def _distance(name: str, clean: torch.Tensor, attacked: torch.Tensor) -> torch.Tensor:
     if name == "ssim":
-        return 1 - ssim(attacked.float(), clean.float())
+        return 1 - ssim(attacked, clean)
     if name == "lpips":
         try:
             return _lpips().to(clean.device)(attacked, clean).flatten()
