@@ -23,6 +23,7 @@ from torch import nn
 
 from iqa_robust.models.compact import CompactNetwork
 from iqa_robust.models.gates import GATES
+from iqa_robust.models.gates.soft_rank import OPERATORS
 from iqa_robust.models.trunk_regressor import TrunkNetwork
 from iqa_robust.training import recipe as recipes
 from iqa_robust.training.adversarial.settings import Inner, Interventions, Latent, LossTerm
@@ -95,7 +96,8 @@ def _parts() -> Iterator[str]:
     yield "## Sections\n"
     for title, cls in SECTIONS.items():
         yield f"### {', '.join(f'`{name}`' for name in title.split(', '))}\n"
-        yield textwrap.fill(inspect.getdoc(cls) or "", 120, break_long_words=False, break_on_hyphens=False) + "\n"
+        about = " ".join((inspect.getdoc(cls) or "").split())
+        yield textwrap.fill(about, 120, break_long_words=False, break_on_hyphens=False) + "\n"
         yield _table(_rows(cls))
     yield "## `network.params`\n"
     for name, network in NETWORKS.items():
@@ -103,12 +105,14 @@ def _parts() -> Iterator[str]:
         yield _table(_parameters(network, SET_BY_TRAINING))
     yield "## `network.params.gate`\n"
     yield (
-        'Of `compact` and `trunk-regressor`: `gate = { name = "...", where = "...", ... }`. `where` is `"last"` (default)'
-        " or\n`\"every\"`: after the last pooled stage or after each. The other keys are the gate's own.\n"
+        'Of `compact` and `trunk-regressor`: `gate = { name = "...", where = "...", ... }`. `where` is `"last"`'
+        ' (default) or\n`"every"`: after the last pooled stage or after each. The other keys are the gate\'s own.\n'
     )
     for name, gate in GATES.items():
         yield f"`{name}`: {_first_sentence(gate)}\n"
         yield _table(_parameters(gate, ("channels",)))
+    usual = ", ".join(f"{operator.temperature:g} for `{name}`" for name, operator in OPERATORS.items())
+    yield f"The operators' own temperatures are {usual}.\n"
 
 
 def _table(rows: Iterable[Sequence[str]]) -> str:
@@ -189,10 +193,6 @@ def _kind(annotation: Any) -> str:
         return "table"
     if _section(annotation):
         return "section"
-    return "table" if isinstance(origin, type) and issubclass(origin, Mapping) else _unknown(annotation)
-
-
-def _unknown(annotation: Any) -> str:
     raise ValueError(f"expected a type that has words here, got {annotation}")
 
 
