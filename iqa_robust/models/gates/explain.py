@@ -17,8 +17,8 @@ from iqa_robust.models.modes import evaluation_mode
 class LayerExplanation:
     """One gate at N images, with h (N, C, H, W) what it gets, h' what it makes, and g the slope of the score by h'.
 
-    h' is the gate's weight times h; of `sort-mask` with the form `elements`, the channel's mean and the weight times the
-    deviation from it.
+    h' is the gate's weight times h; of `sort-mask` with the form `elements`, the channel's mean plus the weight times
+    the deviation from it.
     """
 
     layer: str
@@ -27,8 +27,8 @@ class LayerExplanation:
     """(N, C) in [0, 1]: how much of a channel, or of its deviations, passes; the mean over the positions where a gate
     weighs every value."""
     importance: torch.Tensor
-    """(N, C) at least 0, units of the score: |sum of g h' over the positions|. Where h' is the gate's weight times h, it
-    is that weight times what the channel would contribute ungated."""
+    """(N, C) at least 0, units of the score: |sum of g h' over the positions|. Where h' is the gate's weight times h,
+    it is that weight times what the channel would contribute ungated."""
     ranks: torch.Tensor
     """(N, C) from 1, the most important channel of the image, to C."""
     causal_map: torch.Tensor
