@@ -32,7 +32,10 @@ class Network(Strict):
     """Which network, and the parameters of its class that a recipe may choose."""
 
     name: Literal["compact", "trunk-regressor", "dncnn", "unet", "fcn", "super-resolution", "diffusion"]
+    """`compact` and `trunk-regressor` are trained by the task `score`, `diffusion` by `diffusion`, the others by
+    `denoise`."""
     params: dict[str, Any] = Field(default_factory=dict)
+    """What its class takes."""
 
 
 class Start(Strict):
@@ -60,7 +63,9 @@ class Data(Strict):
     """A registered dataset. Its training split is used; nothing else can be asked for."""
 
     dataset: str
+    """Its registry name."""
     params: dict[str, Any] = Field(default_factory=dict)
+    """What its class takes, without `split`."""
 
     @model_validator(mode="after")
     def _training_split_only(self) -> Data:
@@ -105,7 +110,9 @@ class Named(Strict):
     """A registered thing with the parameters of its constructor; paths in them are relative to the current folder."""
 
     name: str
+    """Its registry name."""
     params: dict[str, Any] = Field(default_factory=dict)
+    """What its class takes."""
 
 
 class Poison(Strict):
@@ -125,6 +132,7 @@ class Poison(Strict):
     pull_eps_255: float = Field(default=2.0, ge=0.0)
     """`clean` only: L-infinity radius of the pull."""
     pull_steps: int = Field(default=20, ge=1)
+    """`clean` only: gradient steps of the pull."""
 
     @model_validator(mode="after")
     def _surrogate_for_clean_labels(self) -> Poison:
@@ -178,12 +186,17 @@ class Optimization(Strict):
     epochs: int = Field(ge=0)
     """0 keeps what the recipe starts from."""
     batch_size: int = Field(ge=2)
+    """Images, or patches, per step."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    """`sgd` has Nesterov momentum of 0.9."""
     learning_rate: float = Field(gt=0)
+    """Its highest value."""
     trunk_rate: float = Field(default=1.0, ge=0)
     """Learning rate of the weights under `trunk.` as a share of `learning_rate`."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Of weights; biases and normalizations are not decayed."""
     schedule: Literal["constant", "cosine"] = "cosine"
+    """After the warmup: the rate stays, or falls to zero along half a cosine."""
     warmup: float = Field(default=0.0, ge=0, lt=1)
     """Share of all steps over which the rate rises from zero."""
     arithmetic: Literal["fp32", "bf16"] = "fp32"
@@ -207,9 +220,11 @@ class Attacked(Strict):
     attacks: tuple[Named, ...] = Field(min_length=1)
     """Registered attacks."""
     goals: tuple[Literal["up", "down"], ...] = Field(default=("up", "down"), min_length=1)
+    """Where scores are moved to; drawn at random, too."""
     eps_255: float = Field(default=8.0, gt=0)
     """The L-infinity radius is drawn uniformly from [0, this], gray levels."""
     steps: int = Field(default=5, ge=1)
+    """Budget of every attack."""
 
 
 NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
@@ -217,11 +232,13 @@ NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 
 class _Recipe(Strict):
     name: str = Field(pattern=NAME)
+    """Lower case with hyphens; what the files are called."""
     about: str
     """One or two sentences for the model card."""
     license: str
     """License of the weights, with the terms that come with the data, for the model card."""
     seed: int = 0
+    """Of everything random: weights, split, batches, crops, the inner player."""
     network: Network
     data: Data
     optimization: Optimization
@@ -257,6 +274,7 @@ class ScoreRecipe(_Recipe):
     """Trains a model that predicts scores."""
 
     task: Literal["score"]
+    """A model that predicts scores."""
     start: Start = Start()
     pristine: tuple[Pristine, ...] = ()
     poison: Poison | None = None
@@ -264,6 +282,7 @@ class ScoreRecipe(_Recipe):
     """A model whose scores of the patches take the place of the labels (distillation)."""
     augment: Augment = Augment()
     loss: tuple[LossTerm, ...] = Field(min_length=1)
+    """The terms, which are added."""
     inner: Inner | None = None
     interventions: Interventions | None = None
     latent: Latent | None = None
@@ -291,10 +310,13 @@ class TriggerRecipe(Strict):
     """Searches the strengths of a `baiqa` trigger that moves the scores of a surrogate most (UAP-DCT)."""
 
     task: Literal["trigger"]
+    """Strengths of a trigger."""
     name: str = Field(pattern=NAME)
+    """Lower case with hyphens; what the files are called."""
     about: str
     """One or two sentences for the card."""
     seed: int = 0
+    """Of everything random."""
     data: Data
     share: float = Field(default=0.2, gt=0.0, le=1.0)
     """Share of the training split that the attacker has."""
@@ -306,10 +328,13 @@ class TriggerRecipe(Strict):
     rms_255: float = Field(default=8.0, gt=0.0)
     """Root mean square change, gray levels, beyond which the trigger is pushed back."""
     epochs: int = Field(default=50, ge=1)
+    """Passes over the attacker's share."""
     batch_size: int = Field(default=128, ge=2)
+    """Images per batch."""
     steps: int = Field(default=10, ge=1)
     """Steps of Adam per batch; each batch starts Adam anew."""
     learning_rate: float = Field(default=1.0, gt=0.0)
+    """Of Adam."""
 
     def digest(self) -> str:
         """Hex sha256 over the recipe with its defaults filled in."""
@@ -322,13 +347,16 @@ class PatchRecipe(_Recipe):
     pristine: str | None = None
     """A folder of pristine pictures, relative to the data root."""
     patch: int = Field(default=48, ge=16)
+    """Side of the patches, pixels."""
     patches_per_epoch: int = Field(default=4096, ge=2)
+    """How many are drawn for an epoch."""
 
 
 class DenoiseRecipe(PatchRecipe):
     """Trains a network that restores degraded pictures."""
 
     task: Literal["denoise"]
+    """A network that restores pictures."""
     noise: Noise = Noise()
     attack: Attacked | None = None
     """Attacked patches take the place of noisy ones; `noise` is then not used."""
@@ -338,6 +366,7 @@ class DiffusionRecipe(PatchRecipe):
     """Trains a diffusion model of patches."""
 
     task: Literal["diffusion"]
+    """A diffusion model."""
 
 
 Recipe = ScoreRecipe | DenoiseRecipe | DiffusionRecipe | TriggerRecipe

@@ -36,7 +36,8 @@ class DiffusionUNet(nn.Module):
     """The network of `diffpure`: noisy images in [-1, 1] and their step to the noise in them (eps-prediction).
 
     Args:
-        widths, blocks: see `UNetBody`.
+        widths: channels at a half, a quarter, an eighth ... of the resolution.
+        blocks: residual blocks per resolution, on the way down and again on the way up.
         embedding: length of the time embedding.
         last_step: the largest step of the T that it is trained for; purification never goes near T.
     """

@@ -16,7 +16,8 @@ class UNetDenoiser(nn.Module):
     """The network of `unet`: noisy images (N, 3, H, W) to clean ones, as image minus predicted noise.
 
     Args:
-        widths, blocks: see `UNetBody`.
+        widths: channels at a half, a quarter, an eighth ... of the resolution.
+        blocks: residual blocks per resolution, on the way down and again on the way up.
     """
 
     def __init__(self, *, widths: Sequence[int] = (32, 64, 96), blocks: int = 1) -> None:

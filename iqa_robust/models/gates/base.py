@@ -14,6 +14,9 @@ from iqa_robust.errors import RequestError
 class Gate(nn.Module, ABC):
     """Turns down the parts of a feature map that it holds to be non-causal: `forward(h) = weights(h) * h`.
 
+    `sort-mask` with the form `elements` is the exception: it turns down deviations from the mean of each channel,
+    mean + weights(h) * (h - mean).
+
     The shape (N, C, H, W) stays. A batch of N gives what N batches of one give in evaluation mode.
     """
 
@@ -29,7 +32,7 @@ class Gate(nn.Module, ABC):
 
     @abstractmethod
     def weights(self, h: torch.Tensor) -> torch.Tensor:
-        """How much of every channel (N, C, 1, 1), or of every value (N, C, H, W), passes: in [0, 1]."""
+        """How much of every channel (N, C, 1, 1), or of every value or deviation (N, C, H, W), passes: in [0, 1]."""
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         """The gated map (N, C, H, W), in the precision of `h`; the weights are computed in float32 or better."""

@@ -15,20 +15,25 @@ from iqa_robust.models.modes import evaluation_mode
 
 @dataclass(frozen=True)
 class LayerExplanation:
-    """One gate at N images, with h (N, C, H, W) what it gets, h' what it makes, and g the slope of the score by h'."""
+    """One gate at N images, with h (N, C, H, W) what it gets, h' what it makes, and g the slope of the score by h'.
+
+    h' is the gate's weight times h; of `sort-mask` with the form `elements`, the channel's mean plus the weight times
+    the deviation from it.
+    """
 
     layer: str
     """Name of the gate in the network."""
     weights: torch.Tensor
-    """(N, C) in [0, 1]: how much of a channel passes; the mean over the positions where a gate weighs every value."""
+    """(N, C) in [0, 1]: how much of a channel, or of its deviations, passes; the mean over the positions where a gate
+    weighs every value."""
     importance: torch.Tensor
-    """(N, C) at least 0, units of the score: |sum of g h' over the positions|. As h' is the gate's weight times h, it
-    is that weight times what the channel would contribute ungated."""
+    """(N, C) at least 0, units of the score: |sum of g h' over the positions|. Where h' is the gate's weight times h,
+    it is that weight times what the channel would contribute ungated."""
     ranks: torch.Tensor
     """(N, C) from 1, the most important channel of the image, to C."""
     causal_map: torch.Tensor
     """(N, H, W) at least 0, units of the score: positive part of the sum of g h' over the channels, that is Grad-CAM
-    with slopes that are not averaged, each channel with its gate's weight."""
+    of what the gate makes, with slopes that are not averaged."""
     non_causal_map: torch.Tensor
     """(N, H, W) likewise of g (h - h'): what the gate blocks."""
 

@@ -31,7 +31,9 @@ class LossTerm(Strict):
         "auxiliary",
         "orthogonality",
     ]
+    """Which term."""
     weight: float = Field(default=1.0, gt=0)
+    """What the term is multiplied by in the sum."""
     on: Literal["clean", "attacked"] = "clean"
     """Whose scores are compared with the labels."""
 
@@ -65,6 +67,7 @@ class Inner(Strict):
     eps_255: float = Field(gt=0)
     """L-infinity radius, gray levels."""
     steps: int = Field(default=1, ge=1)
+    """Gradient steps per batch; for `free`, trainings on it."""
     step_ratio: float | None = Field(default=None, gt=0)
     """A step as a share of eps; by default 2.5 / steps for several, and for a single one 1.25, or 1 from `noise`."""
     start: Literal["clean", "uniform", "noise"] = "uniform"
@@ -107,3 +110,4 @@ class Latent(Strict):
     distance: float = Field(default=0.5, gt=0)
     """Least change of the features that counts as another cause: root mean square, in their batch deviations."""
     steps: int = Field(default=2, ge=1)
+    """Gradient steps per batch."""
