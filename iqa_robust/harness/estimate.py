@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from iqa_robust.harness.components import make_attack, make_defense, make_model
-from iqa_robust.harness.environment import pick_device
+from iqa_robust.harness.environment import pick_device, prepare_numerics
 from iqa_robust.harness.plan import Plan
 from iqa_robust.harness.run import group_by_attack
 from iqa_robust.harness.system import System
@@ -26,6 +26,7 @@ class CellCost:
 
 def estimate(plan: Plan, device: str = "auto") -> list[CellCost]:
     """One estimate per cell, in plan order. Times one forward and one backward pass per attacked model."""
+    prepare_numerics()
     picked = pick_device(device)
     rows = plan.dataset.rows()
     item = plan.dataset.load(rows[len(rows) // 2])

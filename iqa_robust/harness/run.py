@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from iqa_robust.harness.choices import Choices
-from iqa_robust.harness.environment import pick_device
+from iqa_robust.harness.environment import pick_device, prepare_numerics
 from iqa_robust.harness.executors.base import Executor, JobRequest, Listener, Silent
 from iqa_robust.harness.executors.here import Here
 from iqa_robust.harness.flags import find_all_flags
@@ -45,6 +45,7 @@ def run(
         RecordError: `out` holds records of another version.
         WorkerError: workers died over a cell, again and again.
     """
+    prepare_numerics()  # what is measured here decides for workers that do the same
     listener = listener or Silent()
     store = Store(out)
     picked = pick_device(device)
