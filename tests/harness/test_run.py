@@ -28,6 +28,14 @@ def shortcuts() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = kept
 
 
+def test_a_gpu_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr("torch.cuda.synchronize", waited.append)
+    for kind in ("cuda", "cpu"):
+        assert estimate._now(torch.device(kind)) > 0
+    assert waited == [torch.device("cuda")]
+
+
 class MeasuredError(Exception):
     """Ends a run as soon as it measures."""
 
