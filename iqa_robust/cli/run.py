@@ -157,9 +157,7 @@ def _print_plan(plan: Any, folder: Place, device: str, shard: Any, console: Any)
         costs = estimate(plan, device, shard)
     store = Store(folder)
     part = "" if shard is None else f" of shard {shard}"
-    table = Table(
-        title=f"{plan.track.title} ({plan.track.id}): {len(costs)} cells{part} on {len(plan.dataset)} images"
-    )
+    table = Table(title=f"{plan.track.title} ({plan.track.id}): {len(costs)} cells{part} on {len(plan.dataset)} images")
     for column in (
         "cell",
         "model",
