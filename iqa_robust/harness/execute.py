@@ -35,7 +35,7 @@ from iqa_robust.harness.system import (
     score_batch,
 )
 from iqa_robust.models.base import SCORE_DRAWS, IQAModel
-from iqa_robust.records import RunRecord, RunSpec
+from iqa_robust.records import Component, RunRecord, RunSpec
 
 PROBE_IMAGES = 4
 """Images on which repeatability and batch invariance are measured, per cell."""
@@ -182,7 +182,8 @@ class _Runner:
         spec, job = self.job.specs[0], self.job
         attacked = self.systems[0].attacked(spec.knowledge)
         fit_attack(job.attack, attacked, job.dataset, spec, job.device, self.store)
-        self.targets = plan_targets(job.attack, attacked, job.dataset, spec, job.device)
+        known = job.kept.alone(self._defense_of(attacked))
+        self.targets = plan_targets(job.attack, attacked, self.decoded, job.dataset.rows(), spec, job.device, known)
         self.prepared = True
 
     def _resume(self) -> None:
@@ -293,10 +294,12 @@ class _Runner:
 
     def _known(self, model: IQAModel) -> Known:
         """What is known of the clean images of one of this job's models."""
-        behind = [
-            spec.defense for spec, system in zip(self.job.specs, self.systems, strict=True) if model is system.defended
-        ]
-        return self.job.kept.known(behind[0] if behind else None)
+        return self.job.kept.known(self._defense_of(model))
+
+    def _defense_of(self, model: IQAModel) -> Component | None:
+        """The defense that one of this job's models is behind; None for the bare one."""
+        pairs = zip(self.job.specs, self.systems, strict=True)
+        return next((spec.defense for spec, system in pairs if model is system.defended), None)
 
     def _keep(self, failures: list[dict[str, Any]]) -> None:
         if failures:
