@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from iqa_robust.harness.environment import environment, peak_memory_mb
 from iqa_robust.harness.explanations import with_explanations
 from iqa_robust.harness.image_rows import attack_columns, failed_row, image_frame, image_rows
 from iqa_robust.harness.kept import Kept
+from iqa_robust.harness.memory import is_out_of_memory, release
 from iqa_robust.harness.precision import FP32, Precision
 from iqa_robust.harness.probes import probe
 from iqa_robust.harness.store import Store
@@ -176,7 +178,7 @@ class _Runner:
         for batch, failures in self._batches([row for row in rows if row.image_id not in finished]):
             self._keep(failures)
             if batch is not None:
-                self._run_batch(batch)
+                self._in_parts(batch, self._run_batch)
 
     def _prepare(self) -> None:
         spec, job = self.job.specs[0], self.job
@@ -223,27 +225,33 @@ class _Runner:
             if batch is None:
                 continue
             for i in missing:
-                measured = probe(self.systems[i], batch, self.job.specs[i].seed)
-                for name, value in measured.items():
-                    self.probes[i][name] = max(value, self.probes[i].get(name, 0.0))
-                if "milliseconds" not in self.probes[i]:
-                    self.probes[i] |= clean_cost(self.systems[i].scored, batch)
+                self._in_parts(batch, partial(self._probe_system, i))
+
+    def _probe_system(self, i: int, batch: Batch) -> None:
+        measured = probe(self.systems[i], batch, self.job.specs[i].seed)
+        for name, value in measured.items():
+            self.probes[i][name] = max(value, self.probes[i].get(name, 0.0))
+        if "milliseconds" not in self.probes[i]:
+            self.probes[i] |= clean_cost(self.systems[i].scored, batch)
+
+    def _in_parts(self, batch: Batch, work: Callable[[Batch], None]) -> None:
+        """Do the work on a batch, or on parts of it that fit: when memory runs out, halves are tried from there on."""
+        done = 0
+        while done < len(batch.ids):
+            part = batch.part(slice(done, done + self.batch_size))
+            try:
+                work(part)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or len(part.ids) == 1:
+                    raise
+            else:
+                done += len(part.ids)
+                continue
+            release(self.job.device)
+            self.batch_size = math.ceil(len(part.ids) / 2)
 
     def _run_batch(self, batch: Batch) -> None:
-        """Run a batch; when memory runs out, halve it and go on."""
-        try:
-            results = self._attack(batch)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error) or len(batch.ids) == 1:
-                raise
-            if self.job.device.type == "cuda":
-                torch.cuda.empty_cache()
-            half = math.ceil(len(batch.ids) / 2)
-            self.batch_size = min(self.batch_size, half)
-            for part in (batch.part(slice(0, half)), batch.part(slice(half, None))):
-                self._run_batch(part)
-            return
-        for i, rows in enumerate(results):
+        for i, rows in enumerate(self._attack(batch)):
             self._keep_rows(i, rows)
         self.advanced(len(batch.ids))
 
@@ -369,11 +377,3 @@ def group_by_size(
         except DataError as error:
             errors.append((row, error))
     return by_size, errors
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """PyTorch reports a CPU allocation that failed as a plain RuntimeError."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error)
-    return "can't allocate memory" in text or "not enough memory" in text or "out of memory" in text

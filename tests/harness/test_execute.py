@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,58 @@ def test_memory_that_runs_out_halves_the_batch_and_loses_nothing() -> None:
     assert halved.status == "ok"
     assert whole.images.equals(halved.images)
     assert attack.batches >= 3
+
+
+class Narrow(Brighten):
+    """Runs out of memory above two images, and watches its tries and what becomes of their tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried: list[int] = []
+        self.failed: list[weakref.ref[torch.Tensor]] = []
+        self.alive = 0
+
+    def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        self.tried.append(len(x))
+        self.alive += sum(tensor() is not None for tensor in self.failed)
+        if len(x) > 2:
+            held = x + 1
+            self.failed.append(weakref.ref(held))
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        return super().perturb(objective, x, budget, rng)
+
+
+def test_a_failed_try_leaves_nothing_behind_and_nothing_larger_is_tried_again() -> None:
+    dataset = ir.datasets.create("photos", limit=13, crop=48)
+    attack = Narrow()
+    record = run_job(job([spec()], [None], attack=attack, batch_size=8, dataset=dataset))[0]
+    assert record.status == "ok"
+    assert attack.tried == [8, 4, 2, 2, 2, 2, 2, 2, 1]
+    assert len(attack.failed) == 2 and attack.alive == 0
+
+
+def test_memory_that_runs_out_while_probing_halves_the_batch() -> None:
+    class Small(Brightness):
+        def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+            if len(x) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(x, ref)
+
+    record = run_job(job([spec()], [None], model=Small(), batch_size=5))[0]
+    assert record.status == "ok"
+    assert record.images.equals(run_job(job([spec()], [None], batch_size=2))[0].images)
+    assert record.probes["repeat_difference"] == 0 and record.probes["milliseconds"] > 0
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    class Wrong(Brighten):
+        def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+            self.batches += 1
+            raise ValueError("out of memory of what it was told")
+
+    attack = Wrong()
+    record = run_job(job([spec()], [None], attack=attack, batch_size=5))[0]
+    assert (record.status, attack.batches) == ("failed", 1)
 
 
 def test_a_defense_that_breaks_fails_alone() -> None:
