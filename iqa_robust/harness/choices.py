@@ -33,8 +33,11 @@ class Choices:
     machine, goes on in the arithmetic it began with. The batch size changes no number and belongs to the machine.
     """
 
-    def __init__(self, precision: str, plan: Plan, device: torch.device, store: Store, listener: Listener) -> None:
-        """`precision`: `auto`, `fp32` or `bf16`; `listener` is told what is measured."""
+    def __init__(
+        self, precision: str, plan: Plan, device: torch.device, store: Store, listener: Listener, workers: int = 1
+    ) -> None:
+        """`precision`: `auto`, `fp32` or `bf16`; `listener` is told what is measured; `workers` share the memory."""
+        self._workers = workers
         self._asked, self._plan, self._device, self._store, self._listener = precision, plan, device, store, listener
         self._made: dict[str, tuple[Precision, int]] = {}
 
@@ -47,7 +50,7 @@ class Choices:
             model = make_model(spec.model, spec.score_range).to(self._device)
             few = first_images(self._plan.dataset, IMAGES, self._device)
             asked = self._plan.track.batch_size
-            size = asked if few is None else images_at_once(model, few, asked)
+            size = asked if few is None else images_at_once(model, few, asked, workers=self._workers)
             self._made[key] = self._precision(key, spec, model, few, size), size
         return self._made[key]
 

@@ -9,6 +9,7 @@ from iqa_robust.errors import StorageError
 from iqa_robust.harness.choices import Choices
 from iqa_robust.harness.environment import pick_device, prepare_numerics
 from iqa_robust.harness.executors.base import Executor, JobRequest, Listener, Silent
+from iqa_robust.harness.executors.choose import sharing
 from iqa_robust.harness.executors.here import Here
 from iqa_robust.harness.flags import find_all_flags
 from iqa_robust.harness.plan import Plan
@@ -59,14 +60,15 @@ def run(
         jobs = of_shard(jobs, shard)
     finished = {spec.digest for job in jobs for spec in job if store.finished(spec.digest)}
     pending = [tuple(spec for spec in job if spec.digest not in finished) for job in jobs]
-    choices = Choices(precision, plan, picked, store, listener)
+    workers = executor or Here()
+    choices = Choices(precision, plan, picked, store, listener, sharing(workers, picked))
     requests = []
     for specs in filter(None, pending):
         chosen, batch_size = choices.of(specs[0])
         requests.append(JobRequest(specs, out, data_root, picked.type, batch_size, plan.limited, chosen))
     cells = sum(len(request.specs) for request in requests)
     listener.started(cells, len(finished), len(plan.dataset) * cells)
-    (executor or Here()).run(requests, plan.dataset, listener)
+    workers.run(requests, plan.dataset, listener)
     ours = [spec for job in jobs for spec in job]
     lacking = sum(not store.has(spec.digest) for spec in ours)
     if lacking:

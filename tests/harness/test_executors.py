@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import iqa_robust as ir
 from iqa_robust import attacks
@@ -16,7 +18,7 @@ from iqa_robust.attacks.trained_attack import TrainedAttack
 from iqa_robust.datasets.base import Dataset, Item, Row
 from iqa_robust.errors import DataError, RequestError, StorageError, WorkerError
 from iqa_robust.harness.executors.base import JobRequest, Silent
-from iqa_robust.harness.executors.choose import choose
+from iqa_robust.harness.executors.choose import choose, sharing
 from iqa_robust.harness.executors.held import HeldDataset, blocks_of, load_block, outline
 from iqa_robust.harness.executors.here import Here
 from iqa_robust.harness.executors.processes import Processes
@@ -254,6 +256,26 @@ def test_the_executor_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(RequestError) as caught:
         choose("local", workers=2, device="cpu", ray_address="auto")
     assert str(caught.value) == "--ray-address auto: only Ray has an address; add --executor ray."
+
+
+def test_workers_that_share_a_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Cluster:
+        workers: int | None
+
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for executor, on_cpu, on_gpu in (
+        (Here(), 1, 1),
+        (Processes(6, 1), 6, 2),
+        (Processes(7, 1), 7, 3),
+        (Processes(2, 1), 2, 1),
+        (Cluster(4), 4, 1),
+        (Cluster(500), 16, 1),
+        (Cluster(None), 16, 1),
+    ):
+        assert (sharing(executor, cpu), sharing(executor, cuda)) == (on_cpu, on_gpu)
 
 
 def test_four_gpus_get_a_process_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from iqa_robust.datasets.base import Dataset
 from iqa_robust.errors import StorageError
 from iqa_robust.harness import choices, estimate, run
 from iqa_robust.harness.executors.base import JobRequest, Listener
+from iqa_robust.harness.executors.processes import Processes
 from iqa_robust.harness.plan import Plan, Selection, make_plan
 from iqa_robust.harness.shard import Shard
 from iqa_robust.harness.track import load_track
@@ -98,3 +99,20 @@ def test_records_that_are_not_there_are_an_error(
 
 def _small(*_: object) -> IQAModel:
     return models.wrap(lambda x: x.mean(dim=(1, 2, 3)))
+
+
+def test_a_batch_leaves_memory_to_the_other_workers(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    def images_at_once(*_: object, workers: int) -> int:
+        told.append(workers)
+        raise MeasuredError
+
+    monkeypatch.setattr(choices, "make_model", _small)
+    monkeypatch.setattr(choices, "images_at_once", images_at_once)
+    for executor in (None, Processes(3, 1)):
+        with pytest.raises(MeasuredError):
+            run.run(plan, tmp_path, device="cpu", executor=executor)
+    assert told == [1, 3]

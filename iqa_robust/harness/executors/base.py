@@ -71,6 +71,10 @@ class JobRequest:
 class Executor(Protocol):
     """Runs jobs. The records are in the folder of each request afterwards, whoever ran them and how often."""
 
+    @property
+    def workers(self) -> int | None:
+        """How many; None for as many as there is room for."""
+
     def run(self, requests: Sequence[JobRequest], dataset: Dataset, listener: Listener) -> None:
         """Run every job. `dataset` is that of all specs.
 
