@@ -108,6 +108,21 @@ def run_part(
             _Runner(single, store, lambda n: None).run_part(store, batches)
 
 
+def give_up(job: Job, store: Store, reason: str, *, spent: float = 0.0) -> list[RunRecord]:
+    """Record the cells of a job as failed, without a look at its model; the rows of its finished batches stay.
+
+    Args:
+        job: what could not be run.
+        store: where parts are found and records are kept.
+        reason: for the records.
+        spent: seconds that went into it.
+
+    Raises:
+        StorageError: results cannot be written.
+    """
+    return _Runner(job, store, lambda n: None, spent).give_up(reason)
+
+
 def _alone(job: Job) -> list[Job]:
     """The cells of a job as jobs of their own."""
     return [
@@ -119,7 +134,7 @@ def _alone(job: Job) -> list[Job]:
 class _Runner:
     def __init__(self, job: Job, store: Store | None, advanced: Callable[[int], None], spent: float = 0.0) -> None:
         self.job, self.store, self.advanced, self.spent = job, store, advanced, spent
-        self.model = job.model.to(job.device)
+        self.model = job.model
         self.precision = job.precision.of(job.attack.access)
         self.systems: list[System] = []
         self.decoded = job.decoded or Decoded(job.dataset)
@@ -139,7 +154,14 @@ class _Runner:
             self._probe()
             self._attack_all(self.job.dataset.rows())
 
-        reason = self._reason(everything)
+        return self._recorded(self._reason(everything))
+
+    def give_up(self, reason: str) -> list[RunRecord]:
+        """Records of failed cells, with what is finished of them."""
+        self._resume()
+        return self._recorded(reason)
+
+    def _recorded(self, reason: str) -> list[RunRecord]:
         records = [self._record(i, reason) for i in range(len(self.job.specs))]
         if self.store is not None:
             records = [self._explained(i, record) for i, record in enumerate(records)]
@@ -163,6 +185,7 @@ class _Runner:
     def _reason(self, work: Callable[[], None]) -> str:
         """Do the work; returns why it failed, or nothing."""
         try:
+            self.model.to(self.job.device)
             self.systems = [System(self.model, defense) for defense in self.job.defenses]
             work()
         except StorageError:

@@ -45,7 +45,7 @@ def run(
         RequestError: the device cannot be had.
         StorageError: `out` cannot be written, or lacks records though their cells were run.
         RecordError: `out` holds records of another version.
-        WorkerError: workers died over a cell, again and again.
+        WorkerError: workers cannot be kept up; a cell that ends its workers is a failed one instead.
     """
     prepare_numerics()  # what is measured here decides for workers that do the same
     listener = listener or Silent()

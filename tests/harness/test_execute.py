@@ -18,7 +18,7 @@ from iqa_robust.attacks.objectives import Objective
 from iqa_robust.datasets.base import Dataset, Row
 from iqa_robust.defenses.base import Defense, DifferentiablePurifier
 from iqa_robust.errors import ContractError, StorageError
-from iqa_robust.harness.execute import Job, run_job
+from iqa_robust.harness.execute import Job, give_up, run_job
 from iqa_robust.harness.run import group_by_attack
 from iqa_robust.harness.store import Store
 from iqa_robust.models.base import IQAModel
@@ -297,6 +297,28 @@ def test_a_part_that_cannot_be_read_at_the_moment_is_kept(tmp_path, monkeypatch)
     assert whole is not None and found is not None and 0 < len(found) < len(whole)
     again = store.parts(spec().digest)
     assert again is not None and again.equals(whole)
+
+
+def test_a_job_that_is_given_up_keeps_what_is_finished_and_is_run_again(tmp_path) -> None:
+    class Untouchable(Brightness):
+        def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+            raise AssertionError("looked at")
+
+    store, specs = Store(tmp_path), [spec(), spec("halve", "oblivious")]
+    whole = run_job(job([spec()], [None]))[0]
+    store.write_part(spec().digest, whole.images.iloc[:2])
+    records = give_up(job(specs, [None, Halve()], model=Untouchable()), store, "3 workers died", spent=60.0)
+    for record in records:
+        assert (record.status, record.reason) == ("failed", "3 workers died")
+        assert record.seconds >= 60
+        assert store.has(record.digest) and not store.finished(record.digest)
+    assert list(records[0].images["status"]) == ["ok"] * 2 + ["failed"] * 3
+    assert list(records[1].images["reason"]) == ["3 workers died"] * 5
+
+    attack = Brighten()
+    again = run_job(job([spec()], [None], attack=attack), store)[0]
+    assert (again.status, attack.batches) == ("ok", 2)  # three images in batches of two
+    assert again.images.equals(whole.images)
 
 
 def test_images_of_different_sizes_are_grouped_not_resized() -> None:

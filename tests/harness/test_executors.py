@@ -17,6 +17,7 @@ from iqa_robust.attacks.set_attack import SetAttack
 from iqa_robust.attacks.trained_attack import TrainedAttack
 from iqa_robust.datasets.base import Dataset, Item, Row
 from iqa_robust.errors import DataError, RequestError, StorageError, WorkerError
+from iqa_robust.harness.executors import schedule
 from iqa_robust.harness.executors.base import JobRequest, Silent
 from iqa_robust.harness.executors.choose import choose, sharing
 from iqa_robust.harness.executors.held import HeldDataset, blocks_of, load_block, outline
@@ -111,7 +112,7 @@ def test_attacks_that_see_the_whole_set_or_learn_first_stay_whole(kind: type) ->
 
 
 class Scripted:
-    """A crew of two whose workers do what the script says of a task: "done", "lost", or an error to raise."""
+    """A crew of two that follows a script, task by task: "done", "lost" on the way, "dead" before, or an error."""
 
     def __init__(self, script: dict[int, list[Any]]) -> None:
         self.script, self.given, self.news = script, [], deque()
@@ -126,11 +127,12 @@ class Scripted:
         self.busy += 1
         self.spent[number] = spent
         what = self.script.get(number, ["done"]).pop(0)
-        self.news.append(Progress(number, task.images // 2))
+        if what != "dead":
+            self.news.append(Progress(number, task.images // 2))
         if isinstance(what, Exception):
             self.news.append(what)
         else:
-            self.news.append(Lost(number) if what == "lost" else Finished(number, Done((), 1.0 + number)))
+            self.news.append(Lost(number) if what in ("lost", "dead") else Finished(number, Done((), 1.0 + number)))
 
     def events(self) -> Iterator[Event]:
         while self.news:
@@ -178,22 +180,51 @@ def test_a_lost_worker_costs_its_task_and_nothing_is_counted_twice() -> None:
     assert (heard.images, heard.deaths) == (2 * 600, 3)
 
 
-def test_a_task_that_ends_every_worker_is_given_up_after_the_others_are_done() -> None:
-    crew = Scripted({5: ["lost"] * 3})
+class Recorder:
+    """Stands for a worker that records what was given up."""
+
+    recorded: list[tuple[int, str, float]]
+
+    def give_up(self, request: JobRequest, reason: str, spent: float) -> Done:
+        self.recorded.append((request.specs[0].seed, reason, spent))
+        return Done((), 0.0)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str, float]]:
+    """Seed, reason and seconds of the jobs that were given up."""
+    monkeypatch.setattr(schedule, "Worker", Recorder)
+    monkeypatch.setattr(Recorder, "recorded", [], raising=False)
+    return Recorder.recorded
+
+
+REASON = "3 workers died over it; look for too little memory, or leave the cell out"
+
+
+def test_a_task_that_ends_every_worker_fails_its_job_after_the_others_are_done(recorded: list[Any]) -> None:
+    crew, heard = Scripted({5: ["lost"] * 3}), Heard()
+    work_through(three_shards(), crew, heard)
+    assert set(crew.given) == {0, 1, 2, 3, 4, 5, 6}  # 7 waits for the shard that is lost
+    assert recorded == [(1, REASON, 5.0 + 7.0)]
+    assert (heard.images, heard.deaths) == (2 * 600, 3)
+
+
+def test_a_job_that_ends_every_worker_is_given_up_as_a_whole_and_others_go_on(recorded: list[Any]) -> None:
+    crew = Scripted({number: ["lost"] * 9 for number in (0, 1, 2)})
+    work_through(three_shards(), crew, Silent())
+    # Both workers begin with its shards; when one has cost three of them nobody begins another shard of the job.
+    assert (crew.given.count(0), crew.given.count(1), crew.given.count(2)) == (3, 3, 0)
+    assert sorted(set(crew.given)) == [0, 1, 4, 5, 6, 7]
+    assert recorded == [(0, REASON, 0.0)]
+
+
+def test_workers_that_never_begin_end_the_run() -> None:
+    crew = Scripted({number: ["dead"] * 9 for number in range(8)})
     with pytest.raises(WorkerError) as caught:
         work_through(three_shards(), crew, Silent())
-    title = request(seed=1).title
     assert str(caught.value) == (
-        f"{title}: 3 workers died over it and it was given up; everything else is done. Look for too little memory, or"
-        " leave the cell out."
+        "6 workers died before they began with anything; run one cell with --workers 1 to see why."
     )
-    assert sorted(set(crew.given)) == [0, 1, 2, 3, 4, 5, 6]  # its record waits for the shard that is lost
-
-
-def test_workers_that_die_at_once_end_the_run() -> None:
-    crew = Scripted({number: ["lost"] * 9 for number in range(8)})
-    with pytest.raises(WorkerError, match="6 workers died before anything was done"):
-        work_through(three_shards(), crew, Silent())
 
 
 def test_what_a_worker_raises_is_raised() -> None:

@@ -80,5 +80,5 @@ class Executor(Protocol):
 
         Raises:
             StorageError: results cannot be written.
-            WorkerError: a job ended its worker again and again.
+            WorkerError: workers cannot be kept up. A job that ends its workers is recorded as failed instead.
         """
