@@ -51,6 +51,6 @@ class StorageError(IqaRobustError, OSError):
 
 
 class WorkerError(IqaRobustError, RuntimeError):
-    """Workers died over a cell, or could not be started. What was finished is kept and the same command resumes."""
+    """Workers could not be started or kept up. What was finished is kept and the same command resumes."""
 
     exit_status = 1

@@ -46,6 +46,16 @@ class Known:
             return None
         return torch.stack([self._slopes[key] for key in keys])
 
+    @property
+    def has_slopes(self) -> bool:
+        """Whether any slope is kept."""
+        return bool(self._slopes)
+
+    def drop_slopes(self) -> None:
+        """Make room for the slopes of other models."""
+        self._room += sum(slope.nbytes for slope in self._slopes.values())
+        self._slopes.clear()
+
     def keep_slopes(self, keys: Sequence[int], slopes: torch.Tensor) -> None:
         """Keep slopes (N, 3, H, W) while there is room; what came first stays."""
         for key, slope in zip(keys, slopes, strict=True):

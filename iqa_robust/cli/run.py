@@ -91,7 +91,7 @@ def command(
         plan = planning.make_plan(loaded, data_root=root, selection=selection)
     folder = place(out or Path("iqa-robust-out") / loaded.name)
     if dry_run:
-        _print_plan(plan, folder, device.value, console)
+        _print_plan(plan, folder, device.value, part, console)
         return
     raise typer.Exit(_run(plan, folder, device.value, precision.value, chosen, part, console))
 
@@ -147,16 +147,17 @@ def _name_failed(records: Any, console: Any) -> None:
         console.print(f"{record.status}: {record.digest}: {record.reason}", style="red", markup=False)
 
 
-def _print_plan(plan: Any, folder: Place, device: str, console: Any) -> None:
+def _print_plan(plan: Any, folder: Place, device: str, shard: Any, console: Any) -> None:
     from rich.table import Table
 
     from iqa_robust.harness.estimate import estimate
     from iqa_robust.harness.store import Store
 
     with console.status("timing one image"):
-        costs = estimate(plan, device)
+        costs = estimate(plan, device, shard)
     store = Store(folder)
-    table = Table(title=f"{plan.track.title} ({plan.track.id}): {len(plan.cells)} cells on {len(plan.dataset)} images")
+    part = "" if shard is None else f" of shard {shard}"
+    table = Table(title=f"{plan.track.title} ({plan.track.id}): {len(costs)} cells{part} on {len(plan.dataset)} images")
     for column in (
         "cell",
         "model",

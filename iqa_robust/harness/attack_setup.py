@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 
 from iqa_robust.attacks.base import Attack
+from iqa_robust.attacks.known import Known, keys_of
 from iqa_robust.attacks.set_attack import SetAttack, SetScores
 from iqa_robust.attacks.trained_attack import TrainedAttack
 from iqa_robust.datasets.base import Dataset, Row
 from iqa_robust.errors import ContractError, DataError
+from iqa_robust.harness.decoded import Decoded
 from iqa_robust.harness.store import Store
 from iqa_robust.models.base import IQAModel, score
 from iqa_robust.models.randomness import content_seeds, derive_seed
@@ -20,32 +23,48 @@ from iqa_robust.records import RunSpec, local_copy
 
 
 def plan_targets(
-    attack: Attack, model: IQAModel, dataset: Dataset, spec: RunSpec, device: torch.device
+    attack: Attack,
+    model: IQAModel,
+    images: Decoded,
+    rows: Sequence[Row],
+    spec: RunSpec,
+    device: torch.device,
+    known: Known,
 ) -> Mapping[str, float]:
     """The score each image is sent to, by image id; empty for an attack that needs no plan.
 
     Images that cannot be read are left out: they fail when their turn comes.
+
+    Args:
+        attack: of the cell.
+        model: the one it attacks.
+        images: gives the images of `rows`.
+        rows: the whole set.
+        spec: of the cell.
+        device: where the model is.
+        known: clean scores of `model` that earlier plans found, one image at a time, as here.
     """
     if not isinstance(attack, SetAttack):
         return {}
-    rows: list[Row] = []
+    scored: list[Row] = []
     clean: list[float] = []
-    for row, item in zip(dataset.rows(), dataset.prefetch(dataset.rows()), strict=True):
+    for row, item in zip(rows, images.items(rows), strict=True):
         if isinstance(item, DataError):
             continue
         x = item.x[None].to(device)
         ref = item.ref[None].to(device) if model.info.full_reference and item.ref is not None else None
-        seeds = [derive_seed(s, "clean") for s in content_seeds(x, spec.seed)]
-        clean.append(float(score(model, x, ref, seeds=seeds)))
-        rows.append(row)
+        seeds = content_seeds(x, spec.seed)
+        once = partial(score, model, x, ref, seeds=[derive_seed(s, "clean") for s in seeds])
+        clean.append(float(known.scores(keys_of(seeds, ref), once)))
+        scored.append(row)
     scores = SetScores(
         clean=torch.tensor(clean, dtype=torch.float32),
         score_range=model.info.score_range,
         higher_is_better=model.info.higher_is_better,
-        reference_ids=[row.reference_id for row in rows],
+        reference_ids=[row.reference_id for row in scored],
     )
     targets = attack.planned(scores, spec.seed)
-    return {row.image_id: float(target) for row, target in zip(rows, targets, strict=True)}
+    return {row.image_id: float(target) for row, target in zip(scored, targets, strict=True)}
 
 
 def fit_attack(

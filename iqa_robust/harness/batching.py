@@ -18,7 +18,7 @@ MOST_ON_GPU = 256
 """Beyond this a GPU gains nothing more by larger batches."""
 
 
-def images_at_once(model: IQAModel, batch: Batch, asked: int, free: int | None = None) -> int:
+def images_at_once(model: IQAModel, batch: Batch, asked: int, free: int | None = None, workers: int = 1) -> int:
     """Images per batch; results do not depend on it.
 
     On a GPU as many as fit, in powers of two, up to `MOST_ON_GPU`: small batches leave it idle. On a CPU what the track
@@ -29,6 +29,7 @@ def images_at_once(model: IQAModel, batch: Batch, asked: int, free: int | None =
         batch: example images on the device.
         asked: what the track says.
         free: bytes of memory; None asks the device.
+        workers: how many share that memory.
     """
     device = batch.x.device
     x, ref = batch.x[:1], batch.ref[:1] if model.info.full_reference and batch.ref is not None else None
@@ -36,7 +37,7 @@ def images_at_once(model: IQAModel, batch: Batch, asked: int, free: int | None =
         needed = peak_of(partial(_differentiate, model, x, ref), device)
     except Exception:  # a model that fails does so in its cells, which say why
         return asked
-    room = (_free(device) if free is None else free) * SHARE
+    room = (_free(device) if free is None else free) * SHARE / workers
     fits = max(1, int(room / max(needed, 1)))
     power = 1 << (fits.bit_length() - 1)
     return min(power, MOST_ON_GPU) if device.type == "cuda" else min(asked, fits)

@@ -12,7 +12,7 @@ import torch
 from iqa_robust.harness.batching import images_at_once
 from iqa_robust.harness.components import make_model
 from iqa_robust.harness.plan import Plan
-from iqa_robust.harness.precision import IMAGES, Precision, choose_precision
+from iqa_robust.harness.precision import IMAGES, UNMEASURED, Precision, choose_precision
 from iqa_robust.harness.store import Store
 from iqa_robust.harness.system import Batch, first_images
 from iqa_robust.models.base import IQAModel
@@ -33,35 +33,45 @@ class Choices:
     machine, goes on in the arithmetic it began with. The batch size changes no number and belongs to the machine.
     """
 
-    def __init__(self, precision: str, plan: Plan, device: torch.device, store: Store, listener: Listener) -> None:
-        """`precision`: `auto`, `fp32` or `bf16`; `listener` is told what is measured."""
+    def __init__(
+        self, precision: str, plan: Plan, device: torch.device, store: Store, listener: Listener, workers: int = 1
+    ) -> None:
+        """`precision`: `auto`, `fp32` or `bf16`; `listener` is told what is measured; `workers` share the memory."""
+        self._workers = workers
         self._asked, self._plan, self._device, self._store, self._listener = precision, plan, device, store, listener
         self._made: dict[str, tuple[Precision, int]] = {}
 
     def of(self, spec: RunSpec) -> tuple[Precision, int]:
         """The precision and the images per batch of the cells of this cell's model."""
-        key = hashlib.sha256(repr((spec.model, spec.score_range, self._device.type)).encode()).hexdigest()[:16]
+        # A path may name other weights than it did when the run began.
+        said = repr((spec.model, spec.weights_sha256, spec.score_range, self._device.type))
+        key = hashlib.sha256(said.encode()).hexdigest()[:16]
         if key not in self._made:
-            model, batch = (
-                make_model(spec.model, spec.score_range).to(self._device),
-                first_images(self._plan.dataset, IMAGES, self._device),
-            )
+            model = make_model(spec.model, spec.score_range).to(self._device)
+            few = first_images(self._plan.dataset, IMAGES, self._device)
             asked = self._plan.track.batch_size
-            size = asked if batch is None else images_at_once(model, batch, asked)
-            self._made[key] = self._precision(key, spec, model, batch), size
+            size = asked if few is None else images_at_once(model, few, asked, workers=self._workers)
+            self._made[key] = self._precision(key, spec, model, few, size), size
         return self._made[key]
 
-    def _precision(self, key: str, spec: RunSpec, model: IQAModel, batch: Batch | None) -> Precision:
+    def _precision(self, key: str, spec: RunSpec, model: IQAModel, few: Batch | None, size: int) -> Precision:
         if self._asked != "auto":
-            return choose_precision(self._asked, model, batch)
+            return choose_precision(self._asked, model, few)
         name = f"precision/{key}.note"
         kept = _parsed(self._store.note(name))
         if kept is None:
-            measured = choose_precision("auto", model, batch)
-            # Another shard of the run may have been first.
-            kept = _parsed(self._store.note(name, json.dumps(asdict(measured), indent=1) + "\n")) or measured
+            kept = choose_precision("auto", model, self._batch(few, size))
+            if kept != UNMEASURED:
+                # Another shard of the run may have been first.
+                kept = _parsed(self._store.note(name, json.dumps(asdict(kept), indent=1) + "\n")) or kept
         self._listener.chose(spec.model.title, kept)
         return kept
+
+    def _batch(self, few: Batch | None, size: int) -> Batch | None:
+        """As many images as the jobs take at once: what a GPU gains from rounding hangs on it."""
+        if few is None or size <= IMAGES:
+            return None if few is None else few.part(slice(0, size))
+        return first_images(self._plan.dataset, size, self._device)
 
 
 def _parsed(text: str | None) -> Precision | None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from iqa_robust.harness.components import make_attack, make_defense, make_model
-from iqa_robust.harness.environment import pick_device
+from iqa_robust.harness.environment import pick_device, prepare_numerics
 from iqa_robust.harness.plan import Plan
 from iqa_robust.harness.run import group_by_attack
+from iqa_robust.harness.shard import Shard, of_shard
 from iqa_robust.harness.system import System
 from iqa_robust.models.base import SCORE_DRAWS, IQAModel
 from iqa_robust.records import RunSpec
@@ -24,8 +25,12 @@ class CellCost:
     seconds: float
 
 
-def estimate(plan: Plan, device: str = "auto") -> list[CellCost]:
-    """One estimate per cell, in plan order. Times one forward and one backward pass per attacked model."""
+def estimate(plan: Plan, device: str = "auto", shard: Shard | None = None) -> list[CellCost]:
+    """One estimate per cell of the plan, or of a shard of it, in plan order.
+
+    Times one forward and one backward pass per attacked model.
+    """
+    prepare_numerics()
     picked = pick_device(device)
     rows = plan.dataset.rows()
     item = plan.dataset.load(rows[len(rows) // 2])
@@ -33,7 +38,8 @@ def estimate(plan: Plan, device: str = "auto") -> list[CellCost]:
     ref = None if item.ref is None else item.ref[None].to(picked)
     timed: dict[str, tuple[float, float, bool]] = {}
     costs: dict[str, float] = {}
-    for group in group_by_attack(plan.cells):
+    jobs = group_by_attack(plan.cells)
+    for group in jobs if shard is None else of_shard(jobs, shard):
         spec = group[0]
         defense = None if spec.knowledge == "oblivious" else spec.defense
         key = repr((spec.model, defense))
@@ -48,7 +54,7 @@ def estimate(plan: Plan, device: str = "auto") -> list[CellCost]:
         costs[spec.digest] = per_image * len(rows)
         for other in group[1:]:
             costs[other.digest] = 3 * forward * len(rows)
-    return [CellCost(spec, costs[spec.digest]) for spec in plan.cells]
+    return [CellCost(spec, costs[spec.digest]) for spec in plan.cells if spec.digest in costs]
 
 
 def _passes(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> tuple[float, float]:
@@ -57,10 +63,17 @@ def _passes(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> tuple
     forward = backward = 0.0
     for _ in range(2):
         leaf = x.clone().requires_grad_(True)
-        start = time.perf_counter()
+        start = _now(x.device)
         score = model(leaf, ref).sum()
-        middle = time.perf_counter()
+        middle = _now(x.device)
         if score.requires_grad:
             score.backward()
-        forward, backward = middle - start, time.perf_counter() - middle
+        forward, backward = middle - start, _now(x.device) - middle
     return forward, backward
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, once the device is done: a GPU is only told what to do, and works on."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -18,7 +18,7 @@ from iqa_robust.harness.environment import pick_device, prepare_numerics
 from iqa_robust.harness.execute import Job, run_job
 from iqa_robust.harness.flags import find_flags
 from iqa_robust.harness.plan import check_served
-from iqa_robust.harness.precision import IMAGES, choose_precision
+from iqa_robust.harness.precision import choose_precision
 from iqa_robust.harness.system import first_images
 from iqa_robust.models.base import wrap
 from iqa_robust.models.modes import evaluation_mode
@@ -142,7 +142,7 @@ def evaluate(
     )
     picked = pick_device(device)
     with evaluation_mode(model):
-        chosen = choose_precision(precision, model.to(picked), first_images(dataset, IMAGES, picked))
+        chosen = choose_precision(precision, model.to(picked), first_images(dataset, batch_size, picked))
         job = Job((spec,), dataset, model, (defense,), attack, picked, chosen, batch_size=batch_size)
         record = run_job(job)[0]
     return Evaluation(dataclasses.replace(record, flags=find_flags(record, [record])))

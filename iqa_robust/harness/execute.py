@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from iqa_robust.harness.environment import environment, peak_memory_mb
 from iqa_robust.harness.explanations import with_explanations
 from iqa_robust.harness.image_rows import attack_columns, failed_row, image_frame, image_rows
 from iqa_robust.harness.kept import Kept
+from iqa_robust.harness.memory import is_out_of_memory, release
 from iqa_robust.harness.precision import FP32, Precision
 from iqa_robust.harness.probes import probe
 from iqa_robust.harness.store import Store
@@ -35,7 +37,7 @@ from iqa_robust.harness.system import (
     score_batch,
 )
 from iqa_robust.models.base import SCORE_DRAWS, IQAModel
-from iqa_robust.records import RunRecord, RunSpec
+from iqa_robust.records import Component, RunRecord, RunSpec
 
 PROBE_IMAGES = 4
 """Images on which repeatability and batch invariance are measured, per cell."""
@@ -106,6 +108,21 @@ def run_part(
             _Runner(single, store, lambda n: None).run_part(store, batches)
 
 
+def give_up(job: Job, store: Store, reason: str, *, spent: float = 0.0) -> list[RunRecord]:
+    """Record the cells of a job as failed, without a look at its model; the rows of its finished batches stay.
+
+    Args:
+        job: what could not be run.
+        store: where parts are found and records are kept.
+        reason: for the records.
+        spent: seconds that went into it.
+
+    Raises:
+        StorageError: results cannot be written.
+    """
+    return _Runner(job, store, lambda n: None, spent).give_up(reason)
+
+
 def _alone(job: Job) -> list[Job]:
     """The cells of a job as jobs of their own."""
     return [
@@ -117,7 +134,7 @@ def _alone(job: Job) -> list[Job]:
 class _Runner:
     def __init__(self, job: Job, store: Store | None, advanced: Callable[[int], None], spent: float = 0.0) -> None:
         self.job, self.store, self.advanced, self.spent = job, store, advanced, spent
-        self.model = job.model.to(job.device)
+        self.model = job.model
         self.precision = job.precision.of(job.attack.access)
         self.systems: list[System] = []
         self.decoded = job.decoded or Decoded(job.dataset)
@@ -137,7 +154,14 @@ class _Runner:
             self._probe()
             self._attack_all(self.job.dataset.rows())
 
-        reason = self._reason(everything)
+        return self._recorded(self._reason(everything))
+
+    def give_up(self, reason: str) -> list[RunRecord]:
+        """Records of failed cells, with what is finished of them."""
+        self._resume()
+        return self._recorded(reason)
+
+    def _recorded(self, reason: str) -> list[RunRecord]:
         records = [self._record(i, reason) for i in range(len(self.job.specs))]
         if self.store is not None:
             records = [self._explained(i, record) for i, record in enumerate(records)]
@@ -161,6 +185,7 @@ class _Runner:
     def _reason(self, work: Callable[[], None]) -> str:
         """Do the work; returns why it failed, or nothing."""
         try:
+            self.model.to(self.job.device)
             self.systems = [System(self.model, defense) for defense in self.job.defenses]
             work()
         except StorageError:
@@ -176,13 +201,14 @@ class _Runner:
         for batch, failures in self._batches([row for row in rows if row.image_id not in finished]):
             self._keep(failures)
             if batch is not None:
-                self._run_batch(batch)
+                self._in_parts(batch, self._run_batch)
 
     def _prepare(self) -> None:
         spec, job = self.job.specs[0], self.job
         attacked = self.systems[0].attacked(spec.knowledge)
         fit_attack(job.attack, attacked, job.dataset, spec, job.device, self.store)
-        self.targets = plan_targets(job.attack, attacked, job.dataset, spec, job.device)
+        known = job.kept.alone(self._defense_of(attacked))
+        self.targets = plan_targets(job.attack, attacked, self.decoded, job.dataset.rows(), spec, job.device, known)
         self.prepared = True
 
     def _resume(self) -> None:
@@ -222,27 +248,33 @@ class _Runner:
             if batch is None:
                 continue
             for i in missing:
-                measured = probe(self.systems[i], batch, self.job.specs[i].seed)
-                for name, value in measured.items():
-                    self.probes[i][name] = max(value, self.probes[i].get(name, 0.0))
-                if "milliseconds" not in self.probes[i]:
-                    self.probes[i] |= clean_cost(self.systems[i].scored, batch)
+                self._in_parts(batch, partial(self._probe_system, i))
+
+    def _probe_system(self, i: int, batch: Batch) -> None:
+        measured = probe(self.systems[i], batch, self.job.specs[i].seed)
+        for name, value in measured.items():
+            self.probes[i][name] = max(value, self.probes[i].get(name, 0.0))
+        if "milliseconds" not in self.probes[i]:
+            self.probes[i] |= clean_cost(self.systems[i].scored, batch)
+
+    def _in_parts(self, batch: Batch, work: Callable[[Batch], None]) -> None:
+        """Do the work on a batch, or on parts of it that fit: when memory runs out, halves are tried from there on."""
+        done = 0
+        while done < len(batch.ids):
+            part = batch.part(slice(done, done + self.batch_size))
+            try:
+                work(part)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or len(part.ids) == 1:
+                    raise
+            else:
+                done += len(part.ids)
+                continue
+            release(self.job.device)
+            self.batch_size = math.ceil(len(part.ids) / 2)
 
     def _run_batch(self, batch: Batch) -> None:
-        """Run a batch; when memory runs out, halve it and go on."""
-        try:
-            results = self._attack(batch)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error) or len(batch.ids) == 1:
-                raise
-            if self.job.device.type == "cuda":
-                torch.cuda.empty_cache()
-            half = math.ceil(len(batch.ids) / 2)
-            self.batch_size = min(self.batch_size, half)
-            for part in (batch.part(slice(0, half)), batch.part(slice(half, None))):
-                self._run_batch(part)
-            return
-        for i, rows in enumerate(results):
+        for i, rows in enumerate(self._attack(batch)):
             self._keep_rows(i, rows)
         self.advanced(len(batch.ids))
 
@@ -293,10 +325,12 @@ class _Runner:
 
     def _known(self, model: IQAModel) -> Known:
         """What is known of the clean images of one of this job's models."""
-        behind = [
-            spec.defense for spec, system in zip(self.job.specs, self.systems, strict=True) if model is system.defended
-        ]
-        return self.job.kept.known(behind[0] if behind else None)
+        return self.job.kept.known(self._defense_of(model))
+
+    def _defense_of(self, model: IQAModel) -> Component | None:
+        """The defense that one of this job's models is behind; None for the bare one."""
+        pairs = zip(self.job.specs, self.systems, strict=True)
+        return next((spec.defense for spec, system in pairs if model is system.defended), None)
 
     def _keep(self, failures: list[dict[str, Any]]) -> None:
         if failures:
@@ -366,11 +400,3 @@ def group_by_size(
         except DataError as error:
             errors.append((row, error))
     return by_size, errors
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """PyTorch reports a CPU allocation that failed as a plain RuntimeError."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error)
-    return "can't allocate memory" in text or "not enough memory" in text or "out of memory" in text

@@ -10,8 +10,8 @@ from iqa_robust.models.base import IQAModel
 from iqa_robust.models.prepared import prepare
 from iqa_robust.records import Component, RunSpec
 
-KEPT_SYSTEMS = 8
-"""Systems whose clean scores and slopes are kept; cells come defense by defense."""
+KEPT_SLOPES = 8
+"""Systems whose slopes are kept, which are images; cells come defense by defense. Scores are a few floats each."""
 
 T = TypeVar("T")
 
@@ -25,6 +25,7 @@ class Kept:
     def __init__(self) -> None:
         self._twins: dict[str, IQAModel] = {}
         self._known: dict[str, Known] = {}
+        self._alone: dict[str, Known] = {}
         self._probes: dict[tuple[str, int], dict[str, float]] = {}
 
     def search_model(self, system: System, spec: RunSpec, precision: str, batch: Batch) -> IQAModel:
@@ -44,10 +45,15 @@ class Kept:
     def known(self, defense: Component | None) -> Known:
         """Clean scores and slopes of the bare model (None) or of its form behind a defense."""
         found = self._known.setdefault(repr(defense), Known())
-        while len(self._known) > KEPT_SYSTEMS:
-            oldest = next(name for name in self._known if name not in (repr(defense), repr(None)))
-            del self._known[oldest]
+        sloped = [known for known in self._known.values() if known.has_slopes]
+        others = [known for known in sloped if known is not found and known is not self._known.get(repr(None))]
+        for oldest in others[: max(0, len(sloped) - KEPT_SLOPES)]:
+            oldest.drop_slopes()
         return found
+
+    def alone(self, defense: Component | None) -> Known:
+        """As `known`, but clean scores of images that were scored one at a time, which rounding may set apart."""
+        return self._alone.setdefault(repr(defense), Known())
 
     def probes(self, spec: RunSpec) -> dict[str, float]:
         """Measurements of the system of a cell on clean images, to be filled by whoever takes them first."""

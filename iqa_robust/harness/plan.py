@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -125,8 +126,8 @@ class _Planner:
             for knowledge in knowledges(entry, attack, defended=defense_component is not None)
             for seed in track.seeds
         ]
-        digests = [cell.digest for cell in cells]
-        if twice := [cell for cell in cells if digests.count(cell.digest) > 1]:
+        times = Counter(cell.digest for cell in cells)
+        if twice := [cell for cell in cells if times[cell.digest] > 1]:
             self.problems.append(
                 f"{cell_title(twice[0])}: the track asks for this cell twice; state every attack, radius, seed and"
                 " knowledge once."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 
 from iqa_robust import attacks
 from iqa_robust.errors import ContractError
+from iqa_robust.harness.memory import is_out_of_memory, release
 from iqa_robust.harness.system import Batch
 from iqa_robust.models.base import IQAModel, score
 from iqa_robust.models.prepared import PRECISIONS, prepare
@@ -18,7 +20,7 @@ from iqa_robust.models.randomness import content_seeds
 from iqa_robust.records import Budget
 
 IMAGES = 8
-"""Images on which precisions are compared."""
+"""Images that are looked at before it is known how many fit."""
 REPEATS = 3
 """Timed calls."""
 WEAKER = 0.01
@@ -57,19 +59,37 @@ class Precision:
 
 
 FP32 = Precision()
+UNMEASURED = Precision(reason="there is too little memory to measure bf16")
+"""What is taken for now where memory runs out on a single image; the next run may have more of it."""
 
 
 def choose_precision(asked: str, model: IQAModel, batch: Batch | None) -> Precision:
     """The precision that was asked for; for `auto` what is measured on `batch`, float32 if there are no images.
 
+    Fewer images are taken where memory runs out.
+
     Raises:
         ContractError: there is no such precision.
     """
     if asked == "auto":
-        return FP32 if batch is None else decide(model, batch)
+        return FP32 if batch is None else _measured(model, batch)
     if asked not in PRECISIONS:
         raise ContractError(f"precision: expected auto, {' or '.join(PRECISIONS)}, got {asked!r}.")
     return Precision(asked, asked, "as asked for")
+
+
+def _measured(model: IQAModel, batch: Batch) -> Precision:
+    size = len(batch.ids)
+    while True:
+        try:
+            return decide(model, batch.part(slice(0, size)))
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        release(batch.x.device)
+        if size == 1:
+            return UNMEASURED
+        size = math.ceil(size / 2)
 
 
 def decide(model: IQAModel, batch: Batch) -> Precision:
@@ -78,6 +98,9 @@ def decide(model: IQAModel, batch: Batch) -> Precision:
     bfloat16 serves gradient attacks where it is faster and shifts, scored in float32, are at most `WEAKER` smaller; it
     serves searches by scores where it is faster and a random change moves the rounded score as it moves the exact
     one, up to `ROUNDING`.
+
+    Raises:
+        RuntimeError, MemoryError: memory ran out, which says nothing of either.
     """
     x, ref = batch.x, batch.ref if model.info.full_reference else None
     try:
@@ -87,6 +110,8 @@ def decide(model: IQAModel, batch: Batch) -> Precision:
         slopes = {name: _seconds(partial(_differentiate, twin, x, ref), x.device) for name, twin in twins.items()}
         passes = {name: _seconds(partial(_query, twin, x, ref), x.device) for name, twin in twins.items()}
     except Exception as failure:  # no bfloat16 form of an operation; a model that always fails does so in its cells
+        if is_out_of_memory(failure):
+            raise
         return Precision(reason=f"bf16 fails ({' '.join(str(failure).split())})")
     worth = slopes["fp32"] >= WORTH
     strength = shifts["bf16"] / shifts["fp32"] if shifts["fp32"] > 0 else 0.0

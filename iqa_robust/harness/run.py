@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from iqa_robust.errors import StorageError
 from iqa_robust.harness.choices import Choices
-from iqa_robust.harness.environment import pick_device
+from iqa_robust.harness.environment import pick_device, prepare_numerics
 from iqa_robust.harness.executors.base import Executor, JobRequest, Listener, Silent
+from iqa_robust.harness.executors.choose import sharing
 from iqa_robust.harness.executors.here import Here
 from iqa_robust.harness.flags import find_all_flags
 from iqa_robust.harness.plan import Plan
 from iqa_robust.harness.shard import Shard, of_shard
 from iqa_robust.harness.store import Store
-from iqa_robust.records import Place, RunRecord, RunSpec
+from iqa_robust.records import Place, Remote, RunRecord, RunSpec
 
 
 def run(
@@ -41,11 +43,13 @@ def run(
 
     Raises:
         RequestError: the device cannot be had.
-        StorageError: `out` cannot be written.
+        StorageError: `out` cannot be written, or lacks records though their cells were run.
         RecordError: `out` holds records of another version.
-        WorkerError: workers died over a cell, again and again.
+        WorkerError: workers cannot be kept up; a cell that ends its workers is a failed one instead.
     """
+    prepare_numerics()  # what is measured here decides for workers that do the same
     listener = listener or Silent()
+    out, data_root = _anywhere(out), None if plan.data_root is None else _anywhere(plan.data_root)
     store = Store(out)
     picked = pick_device(device)
     store.prepare()
@@ -56,17 +60,25 @@ def run(
         jobs = of_shard(jobs, shard)
     finished = {spec.digest for job in jobs for spec in job if store.finished(spec.digest)}
     pending = [tuple(spec for spec in job if spec.digest not in finished) for job in jobs]
-    choices = Choices(precision, plan, picked, store, listener)
+    workers = executor or Here()
+    choices = Choices(precision, plan, picked, store, listener, sharing(workers, picked))
     requests = []
     for specs in filter(None, pending):
         chosen, batch_size = choices.of(specs[0])
-        requests.append(JobRequest(specs, out, plan.data_root, picked.type, batch_size, plan.limited, chosen))
+        requests.append(JobRequest(specs, out, data_root, picked.type, batch_size, plan.limited, chosen))
     cells = sum(len(request.specs) for request in requests)
     listener.started(cells, len(finished), len(plan.dataset) * cells)
-    (executor or Here()).run(requests, plan.dataset, listener)
-    if all(store.has(spec.digest) for spec in plan.cells):
+    workers.run(requests, plan.dataset, listener)
+    ours = [spec for job in jobs for spec in job]
+    lacking = sum(not store.has(spec.digest) for spec in ours)
+    if lacking:
+        raise StorageError(
+            f"{out}: {lacking} of {len(ours)} cells have no record here though they were run: the workers wrote"
+            " elsewhere, or somebody removed them; give an --out that all machines reach, and the same command again."
+        )
+    if shard is None or all(store.has(spec.digest) for spec in plan.cells):
         return _with_flags(plan, store)
-    return _read(store, [spec for job in jobs for spec in job])
+    return _read(store, ours)
 
 
 def group_by_attack(cells: Iterable[RunSpec]) -> list[tuple[RunSpec, ...]]:
@@ -89,6 +101,11 @@ def group_by_attack(cells: Iterable[RunSpec]) -> list[tuple[RunSpec, ...]]:
         )
         groups.setdefault(key, []).append(spec)
     return [tuple(group) for group in groups.values()]
+
+
+def _anywhere(where: Place) -> Place:
+    """The place by a name that holds in a worker that has another working directory, too."""
+    return where if isinstance(where, Remote) else where.absolute()
 
 
 def _with_flags(plan: Plan, store: Store) -> list[RunRecord]:

@@ -90,13 +90,18 @@ class Store:
         return (self.runs / f"{digest}.json").is_file()
 
     def parts(self, digest: str) -> pd.DataFrame | None:
-        """The rows finished so far of a cell under way, or None. A broken part counts as not there."""
+        """The rows finished so far of a cell under way, or None.
+
+        A part that cannot be read counts as not there; one that is broken is removed, too.
+        """
         frames = []
         for path in listed(self._parts_folder(digest), "*.parquet"):
             try:
                 frames.append(read_images(path))
-            except (OSError, ValueError):
-                path.unlink()
+            except OSError:
+                continue  # storage that does not answer says nothing of the part
+            except ValueError:
+                path.unlink(missing_ok=True)  # another shard may do the same at this moment
         return pd.concat(frames, ignore_index=True) if frames else None
 
     def has_part(self, digest: str, image_ids: Sequence[str]) -> bool:

@@ -133,8 +133,17 @@ def write_images(path: Place, images: pd.DataFrame) -> None:
 
 
 def read_images(path: Place) -> pd.DataFrame:
-    """Read a per-image table. Raises `ValueError` when its columns are not those that `write_images` writes."""
-    return _images(path.read_bytes(), path, None)
+    """Read a per-image table.
+
+    Raises:
+        OSError: the file cannot be read, now.
+        ValueError: what it holds is not what `write_images` writes.
+    """
+    content = path.read_bytes()
+    try:
+        return _images(content, path, None)
+    except OSError as error:  # as Arrow calls bytes that it cannot decode
+        raise ValueError(f"{path}: not a Parquet file ({error})") from error
 
 
 def _document(path: Place) -> tuple[dict[str, Any], RunSpec]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,46 @@ def test_eight_processes_give_the_same_numbers(track: Path, one_worker: Path, tm
 def test_ray_gives_the_same_numbers(track: Path, one_worker: Path, tmp_path: Path, workers: str) -> None:
     run(track, tmp_path / "ray", "--executor", "ray", "--workers", workers)
     assert_same(one_worker, tmp_path / "ray")
+
+
+DEADLY = """
+import multiprocessing, os
+from iqa_robust.models.base import IQAModel, ModelInfo
+
+class Deadly(IQAModel):
+    info = ModelInfo(score_range=(0.0, 1.0))
+
+    def __init__(self):
+        super().__init__()
+
+    def forward(self, x, ref=None):
+        if multiprocessing.parent_process() is not None:  # the driver looks at the model, too
+            os._exit(9)
+        return x.mean(dim=(1, 2, 3))
+"""
+
+
+def test_a_cell_that_ends_its_workers_is_on_the_board(track: Path, track_text: str, tmp_path: Path) -> None:
+    site, out = tmp_path / "site", tmp_path / "out"
+    (site / "deadly-1.0.dist-info").mkdir(parents=True)
+    (site / "deadly.py").write_text(DEADLY)
+    (site / "deadly-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: deadly\nVersion: 1.0\n")
+    (site / "deadly-1.0.dist-info" / "entry_points.txt").write_text("[iqa_robust.models]\nmodel = deadly:Deadly\n")
+    model = '[[models]]\nname = "deadly/model"\n\n'
+    track.write_text(track_text.replace("[[models]]", model + "[[models]]"))
+    options = ("--workers", "2", "--limit", "2", "--defenses", "none", "--attacks", "noise")
+    paths = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "iqa_robust", "run", str(track), "--out", str(out), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env={**os.environ, "PYTHONPATH": paths})
+    assert (done.returncode, done.stderr) == (1, "")
+    rows = pd.read_csv(out / "board.csv").set_index("model")
+    assert rows["status"].to_dict() == {"deadly/model": "failed", "ssim": "ok"}
+    assert pd.isna(rows["srocc_adv"]["deadly/model"]) and not pd.isna(rows["shift_mean"]["ssim"])
+    (failed,) = (record for record in read_records(out) if record.status == "failed")
+    reason = "3 workers died over it; look for too little memory, or leave the cell out"
+    assert failed.reason == reason and set(failed.images["reason"]) == {reason}
+    assert f"failed: {failed.digest}: {reason}" in done.stdout
+    assert (out / "report.html").is_file()
 
 
 def test_three_shards_give_the_same_board_and_the_last_one_writes_it(

@@ -78,6 +78,16 @@ def test_a_dry_run_lists_the_cells_and_runs_nothing(cli, track, tmp_path) -> Non
     assert not (tmp_path / "never").exists()
 
 
+def test_a_dry_run_of_a_shard_counts_its_cells(cli, track, tmp_path) -> None:
+    counts = []
+    for i in (1, 2):
+        outcome = cli("run", track, "--out", tmp_path / "never", "--dry-run", "--shard", f"{i}/2")
+        assert outcome.status == 0, outcome.err
+        counts.append(outcome.out.count("to run"))
+        assert f"{counts[-1]} cells of shard {i}/2 on 6 images" in outcome.out
+    assert sum(counts) == 8 and min(counts) > 0
+
+
 def test_names_narrow_a_track_down(cli, track, tmp_path) -> None:
     outcome = cli("run", track, "--out", tmp_path / "o", "--defenses", "none", "--attacks", "fgsm", "--limit", "3")
     assert outcome.status == 0, outcome.err

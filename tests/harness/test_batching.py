@@ -35,6 +35,12 @@ def test_a_cpu_gets_what_the_track_asks_or_what_fits(free: int, expected: int) -
     assert images_at_once(models.wrap(Wasteful()), _batch(), asked=8, free=free) == expected
 
 
+@pytest.mark.parametrize(("workers", "expected"), [(1, 6), (2, 3), (4, 1), (100, 1)])
+def test_workers_share_the_memory(workers: int, expected: int) -> None:
+    model = models.wrap(Wasteful())
+    assert images_at_once(model, _batch(), asked=8, free=760 * MIB, workers=workers) == expected
+
+
 def test_peak_counts_what_lives_at_once() -> None:
     def work() -> None:
         first = torch.zeros(MIB)  # 4 MiB

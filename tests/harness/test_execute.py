@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from iqa_robust.attacks.objectives import Objective
 from iqa_robust.datasets.base import Dataset, Row
 from iqa_robust.defenses.base import Defense, DifferentiablePurifier
 from iqa_robust.errors import ContractError, StorageError
-from iqa_robust.harness.execute import Job, run_job
+from iqa_robust.harness.execute import Job, give_up, run_job
 from iqa_robust.harness.run import group_by_attack
 from iqa_robust.harness.store import Store
 from iqa_robust.models.base import IQAModel
@@ -145,6 +147,58 @@ def test_memory_that_runs_out_halves_the_batch_and_loses_nothing() -> None:
     assert attack.batches >= 3
 
 
+class Narrow(Brighten):
+    """Runs out of memory above two images, and watches its tries and what becomes of their tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried: list[int] = []
+        self.failed: list[weakref.ref[torch.Tensor]] = []
+        self.alive = 0
+
+    def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        self.tried.append(len(x))
+        self.alive += sum(tensor() is not None for tensor in self.failed)
+        if len(x) > 2:
+            held = x + 1
+            self.failed.append(weakref.ref(held))
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        return super().perturb(objective, x, budget, rng)
+
+
+def test_a_failed_try_leaves_nothing_behind_and_nothing_larger_is_tried_again() -> None:
+    dataset = ir.datasets.create("photos", limit=13, crop=48)
+    attack = Narrow()
+    record = run_job(job([spec()], [None], attack=attack, batch_size=8, dataset=dataset))[0]
+    assert record.status == "ok"
+    assert attack.tried == [8, 4, 2, 2, 2, 2, 2, 2, 1]
+    assert len(attack.failed) == 2 and attack.alive == 0
+
+
+def test_memory_that_runs_out_while_probing_halves_the_batch() -> None:
+    class Small(Brightness):
+        def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+            if len(x) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(x, ref)
+
+    record = run_job(job([spec()], [None], model=Small(), batch_size=5))[0]
+    assert record.status == "ok"
+    assert record.images.equals(run_job(job([spec()], [None], batch_size=2))[0].images)
+    assert record.probes["repeat_difference"] == 0 and record.probes["milliseconds"] > 0
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    class Wrong(Brighten):
+        def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+            self.batches += 1
+            raise ValueError("out of memory of what it was told")
+
+    attack = Wrong()
+    record = run_job(job([spec()], [None], attack=attack, batch_size=5))[0]
+    assert (record.status, attack.batches) == ("failed", 1)
+
+
 def test_a_defense_that_breaks_fails_alone() -> None:
     bare, broken = run_job(job([spec(), spec("broken", "oblivious")], [None, Broken()]))
     assert (bare.status, broken.status) == ("ok", "failed")
@@ -202,6 +256,69 @@ def test_a_part_that_was_cut_short_counts_as_not_there(tmp_path) -> None:
     part.write_bytes(part.read_bytes()[:-20])
     assert store.parts(spec().digest) is None
     assert not part.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(60) + b"PAR1"])
+def test_a_part_that_is_no_parquet_file_is_removed(tmp_path, content: bytes) -> None:
+    store = Store(tmp_path)
+    store.write_part(spec().digest, run_job(job([spec()], [None]))[0].images.iloc[:2])
+    part = next(tmp_path.rglob("*.parts/*.parquet"))
+    part.write_bytes(content)
+    assert store.parts(spec().digest) is None
+    assert not part.exists()
+
+
+def test_a_part_whose_rows_are_damaged_is_removed(tmp_path) -> None:
+    store = Store(tmp_path)
+    store.write_part(spec().digest, run_job(job([spec()], [None]))[0].images.iloc[:2])
+    part = next(tmp_path.rglob("*.parts/*.parquet"))
+    content = part.read_bytes()
+    part.write_bytes(content[:4] + bytes(200) + content[204:])  # the footer is whole, so only reading the rows tells
+    assert store.parts(spec().digest) is None
+    assert not part.exists()
+
+
+def test_a_part_that_cannot_be_read_at_the_moment_is_kept(tmp_path, monkeypatch) -> None:
+    store = Store(tmp_path)
+    rows = run_job(job([spec()], [None]))[0].images
+    store.write_part(spec().digest, rows.iloc[:2])
+    store.write_part(spec().digest, rows.iloc[2:])
+    whole, read = store.parts(spec().digest), Path.read_bytes
+    refused = next(tmp_path.rglob("*.parts/*.parquet"))
+
+    def stale(path: Path) -> bytes:
+        if path == refused:
+            raise OSError(116, "Stale file handle")
+        return read(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", stale)
+        found = store.parts(spec().digest)
+    assert whole is not None and found is not None and 0 < len(found) < len(whole)
+    again = store.parts(spec().digest)
+    assert again is not None and again.equals(whole)
+
+
+def test_a_job_that_is_given_up_keeps_what_is_finished_and_is_run_again(tmp_path) -> None:
+    class Untouchable(Brightness):
+        def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+            raise AssertionError("looked at")
+
+    store, specs = Store(tmp_path), [spec(), spec("halve", "oblivious")]
+    whole = run_job(job([spec()], [None]))[0]
+    store.write_part(spec().digest, whole.images.iloc[:2])
+    records = give_up(job(specs, [None, Halve()], model=Untouchable()), store, "3 workers died", spent=60.0)
+    for record in records:
+        assert (record.status, record.reason) == ("failed", "3 workers died")
+        assert record.seconds >= 60
+        assert store.has(record.digest) and not store.finished(record.digest)
+    assert list(records[0].images["status"]) == ["ok"] * 2 + ["failed"] * 3
+    assert list(records[1].images["reason"]) == ["3 workers died"] * 5
+
+    attack = Brighten()
+    again = run_job(job([spec()], [None], attack=attack), store)[0]
+    assert (again.status, attack.batches) == ("ok", 2)  # three images in batches of two
+    assert again.images.equals(whole.images)
 
 
 def test_images_of_different_sizes_are_grouped_not_resized() -> None:

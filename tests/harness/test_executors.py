@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import iqa_robust as ir
 from iqa_robust import attacks
@@ -15,8 +17,9 @@ from iqa_robust.attacks.set_attack import SetAttack
 from iqa_robust.attacks.trained_attack import TrainedAttack
 from iqa_robust.datasets.base import Dataset, Item, Row
 from iqa_robust.errors import DataError, RequestError, StorageError, WorkerError
+from iqa_robust.harness.executors import schedule
 from iqa_robust.harness.executors.base import JobRequest, Silent
-from iqa_robust.harness.executors.choose import choose
+from iqa_robust.harness.executors.choose import choose, sharing
 from iqa_robust.harness.executors.held import HeldDataset, blocks_of, load_block, outline
 from iqa_robust.harness.executors.here import Here
 from iqa_robust.harness.executors.processes import Processes
@@ -109,7 +112,7 @@ def test_attacks_that_see_the_whole_set_or_learn_first_stay_whole(kind: type) ->
 
 
 class Scripted:
-    """A crew of two whose workers do what the script says of a task: "done", "lost", or an error to raise."""
+    """A crew of two that follows a script, task by task: "done", "lost" on the way, "dead" before, or an error."""
 
     def __init__(self, script: dict[int, list[Any]]) -> None:
         self.script, self.given, self.news = script, [], deque()
@@ -124,11 +127,12 @@ class Scripted:
         self.busy += 1
         self.spent[number] = spent
         what = self.script.get(number, ["done"]).pop(0)
-        self.news.append(Progress(number, task.images // 2))
+        if what != "dead":
+            self.news.append(Progress(number, task.images // 2))
         if isinstance(what, Exception):
             self.news.append(what)
         else:
-            self.news.append(Lost(number) if what == "lost" else Finished(number, Done((), 1.0 + number)))
+            self.news.append(Lost(number) if what in ("lost", "dead") else Finished(number, Done((), 1.0 + number)))
 
     def events(self) -> Iterator[Event]:
         while self.news:
@@ -176,22 +180,51 @@ def test_a_lost_worker_costs_its_task_and_nothing_is_counted_twice() -> None:
     assert (heard.images, heard.deaths) == (2 * 600, 3)
 
 
-def test_a_task_that_ends_every_worker_is_given_up_after_the_others_are_done() -> None:
-    crew = Scripted({5: ["lost"] * 3})
+class Recorder:
+    """Stands for a worker that records what was given up."""
+
+    recorded: list[tuple[int, str, float]]
+
+    def give_up(self, request: JobRequest, reason: str, spent: float) -> Done:
+        self.recorded.append((request.specs[0].seed, reason, spent))
+        return Done((), 0.0)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str, float]]:
+    """Seed, reason and seconds of the jobs that were given up."""
+    monkeypatch.setattr(schedule, "Worker", Recorder)
+    monkeypatch.setattr(Recorder, "recorded", [], raising=False)
+    return Recorder.recorded
+
+
+REASON = "3 workers died over it; look for too little memory, or leave the cell out"
+
+
+def test_a_task_that_ends_every_worker_fails_its_job_after_the_others_are_done(recorded: list[Any]) -> None:
+    crew, heard = Scripted({5: ["lost"] * 3}), Heard()
+    work_through(three_shards(), crew, heard)
+    assert set(crew.given) == {0, 1, 2, 3, 4, 5, 6}  # 7 waits for the shard that is lost
+    assert recorded == [(1, REASON, 5.0 + 7.0)]
+    assert (heard.images, heard.deaths) == (2 * 600, 3)
+
+
+def test_a_job_that_ends_every_worker_is_given_up_as_a_whole_and_others_go_on(recorded: list[Any]) -> None:
+    crew = Scripted({number: ["lost"] * 9 for number in (0, 1, 2)})
+    work_through(three_shards(), crew, Silent())
+    # Both workers begin with its shards; when one has cost three of them nobody begins another shard of the job.
+    assert (crew.given.count(0), crew.given.count(1), crew.given.count(2)) == (3, 3, 0)
+    assert sorted(set(crew.given)) == [0, 1, 4, 5, 6, 7]
+    assert recorded == [(0, REASON, 0.0)]
+
+
+def test_workers_that_never_begin_end_the_run() -> None:
+    crew = Scripted({number: ["dead"] * 9 for number in range(8)})
     with pytest.raises(WorkerError) as caught:
         work_through(three_shards(), crew, Silent())
-    title = request(seed=1).title
     assert str(caught.value) == (
-        f"{title}: 3 workers died over it and it was given up; everything else is done. Look for too little memory, or"
-        " leave the cell out."
+        "6 workers died before they began with anything; run one cell with --workers 1 to see why."
     )
-    assert sorted(set(crew.given)) == [0, 1, 2, 3, 4, 5, 6]  # its record waits for the shard that is lost
-
-
-def test_workers_that_die_at_once_end_the_run() -> None:
-    crew = Scripted({number: ["lost"] * 9 for number in range(8)})
-    with pytest.raises(WorkerError, match="6 workers died before anything was done"):
-        work_through(three_shards(), crew, Silent())
 
 
 def test_what_a_worker_raises_is_raised() -> None:
@@ -254,6 +287,26 @@ def test_the_executor_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(RequestError) as caught:
         choose("local", workers=2, device="cpu", ray_address="auto")
     assert str(caught.value) == "--ray-address auto: only Ray has an address; add --executor ray."
+
+
+def test_workers_that_share_a_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Cluster:
+        workers: int | None
+
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for executor, on_cpu, on_gpu in (
+        (Here(), 1, 1),
+        (Processes(6, 1), 6, 2),
+        (Processes(7, 1), 7, 3),
+        (Processes(2, 1), 2, 1),
+        (Cluster(4), 4, 1),
+        (Cluster(500), 16, 1),
+        (Cluster(None), 16, 1),
+    ):
+        assert (sharing(executor, cpu), sharing(executor, cuda)) == (on_cpu, on_gpu)
 
 
 def test_four_gpus_get_a_process_each(monkeypatch: pytest.MonkeyPatch) -> None:

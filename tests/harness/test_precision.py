@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 import iqa_robust as ir
 from iqa_robust import models
 from iqa_robust.errors import ContractError
-from iqa_robust.harness import precision
+from iqa_robust.harness import choices, precision
 from iqa_robust.harness.choices import Choices
 from iqa_robust.harness.executors.base import Silent
 from iqa_robust.harness.plan import Selection, make_plan
@@ -66,6 +67,64 @@ def test_a_broken_note_is_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_pa
     (note,) = (tmp_path / "precision").iterdir()
     note.write_text("{")
     assert Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0])[0] == Precision("bf16")
+
+
+@pytest.mark.parametrize("fits", [1, 3, 8, 11])
+def test_what_is_measured_is_a_batch_as_the_jobs_take_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fits: int
+) -> None:
+    measured: list[int] = []
+
+    def note(model: object, batch: Batch) -> Precision:
+        measured.append(len(batch.ids))
+        return Precision()
+
+    monkeypatch.setattr(precision, "decide", note)
+    monkeypatch.setattr(choices, "images_at_once", lambda *_, **__: fits)
+    plan = make_plan(load_track(find_track("quickstart")), selection=Selection(limit=12))
+    assert Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0]) == (Precision(), fits)
+    assert measured == [fits]
+
+
+def test_other_weights_at_the_same_path_are_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plan = make_plan(load_track(find_track("quickstart")), selection=Selection(limit=2))
+    monkeypatch.setattr(precision, "decide", lambda model, batch: Precision("bf16"))
+    Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0])
+    monkeypatch.setattr(precision, "decide", lambda model, batch: Precision("fp32"))
+    other = dataclasses.replace(plan.cells[0], weights_sha256="0" * 64)
+    assert Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(other)[0] == Precision("fp32")
+
+
+def test_memory_that_runs_out_is_no_verdict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plan = make_plan(load_track(find_track("quickstart")), selection=Selection(limit=8))
+    tried: list[int] = []
+
+    def hold(most: int) -> None:
+        def decide(model: object, batch: Batch) -> Precision:
+            tried.append(len(batch.ids))
+            if len(batch.ids) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return Precision("bf16")
+
+        monkeypatch.setattr(precision, "decide", decide)
+
+    hold(0)
+    chosen, _ = Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0])
+    assert chosen == Precision(reason="there is too little memory to measure bf16")
+    assert not list(tmp_path.rglob("*.note"))
+    hold(2)
+    assert Choices("auto", plan, CPU, Store(tmp_path), Silent()).of(plan.cells[0])[0] == Precision("bf16")
+    assert tried == [8, 4, 2, 1, 8, 4, 2]
+    assert len(list(tmp_path.rglob("*.note"))) == 1
+
+
+def test_a_lack_of_memory_is_not_taken_for_a_lack_of_bfloat16() -> None:
+    class Large(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        decide(models.wrap(Large()), _batch())
 
 
 def test_a_model_that_fails_in_bfloat16_is_attacked_in_float32() -> None:

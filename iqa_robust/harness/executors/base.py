@@ -71,10 +71,14 @@ class JobRequest:
 class Executor(Protocol):
     """Runs jobs. The records are in the folder of each request afterwards, whoever ran them and how often."""
 
+    @property
+    def workers(self) -> int | None:
+        """How many; None for as many as there is room for."""
+
     def run(self, requests: Sequence[JobRequest], dataset: Dataset, listener: Listener) -> None:
         """Run every job. `dataset` is that of all specs.
 
         Raises:
             StorageError: results cannot be written.
-            WorkerError: a job ended its worker again and again.
+            WorkerError: workers cannot be kept up. A job that ends its workers is recorded as failed instead.
         """

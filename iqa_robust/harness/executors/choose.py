@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import torch
@@ -34,6 +35,15 @@ def choose(name: str, *, workers: int | None, device: str, ray_address: str | No
     if workers is None:
         workers = torch.cuda.device_count() if pick_device(device).type == "cuda" else 1
     return Here() if workers == 1 else Processes(workers, threads_for(workers))
+
+
+def sharing(executor: Executor, device: torch.device) -> int:
+    """How many workers, at most, share the memory of one GPU, or on a CPU that of one machine."""
+    if isinstance(executor, Processes):
+        return math.ceil(executor.workers / (torch.cuda.device_count() if device.type == "cuda" else 1))
+    cores = os.cpu_count() or 1
+    # Ray gives an actor a GPU of its own, and a machine no more actors than it has cores.
+    return 1 if device.type == "cuda" else min(executor.workers or cores, cores)
 
 
 def threads_for(workers: int | None) -> int:

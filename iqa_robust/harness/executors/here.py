@@ -13,6 +13,8 @@ from iqa_robust.harness.executors.worker import Worker
 class Here:
     """Runs jobs one after the other in this process."""
 
+    workers = 1
+
     def run(self, requests: Sequence[JobRequest], dataset: Dataset, listener: Listener) -> None:
         """Run every job."""
         worker = Worker()

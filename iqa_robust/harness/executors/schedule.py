@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from iqa_robust.errors import WorkerError
-from iqa_robust.harness.executors.base import Listener
+from iqa_robust.harness.executors.base import JobRequest, Listener
 from iqa_robust.harness.executors.tasks import Task
-from iqa_robust.harness.executors.worker import Done
+from iqa_robust.harness.executors.worker import Done, Worker
 
 LOSSES = 3
 """Workers that one task may end before it is given up: one may be bad luck, three are the task."""
+GIVEN_UP = f"{LOSSES} workers died over it; look for too little memory, or leave the cell out"
 WAIT_SECONDS = 0.2
 """How long to wait for news, so that a bar moves and Ctrl-C is heard."""
 
@@ -63,9 +64,12 @@ class Crew(Protocol):
 def work_through(tasks: Sequence[Task], crew: Crew, listener: Listener) -> None:
     """Have a crew do every task, those that others wait for first.
 
+    A job with a task that ended `LOSSES` workers is given up: when all others are done its cells are recorded as
+    failed.
+
     Raises:
         StorageError: results cannot be written.
-        WorkerError: a task ended `LOSSES` workers; everything else is done by then.
+        WorkerError: workers die before they have begun with anything.
     """
     _Round(tasks, crew, listener).run()
 
@@ -78,7 +82,8 @@ class _Round:
         self.seconds: dict[int, float] = {}
         self.counted: Counter[int] = Counter()
         self.losses: Counter[int] = Counter()
-        self.given_up: list[int] = []
+        self.begun = False
+        self.given_up: list[JobRequest] = []
         self.running = 0
 
     def run(self) -> None:
@@ -91,30 +96,33 @@ class _Round:
             for event in self.crew.events():
                 self._note(event)
         if self.given_up:
-            titles = ", ".join(dict.fromkeys(self.tasks[number].request.title for number in self.given_up))
-            raise WorkerError(
-                f"{titles}: {LOSSES} workers died over it and it was given up; everything else is done. Look for too"
-                " little memory, or leave the cell out."
-            )
+            self._record_given_up(Worker())
+
+    def _record_given_up(self, worker: Worker) -> None:
+        for request in self.given_up:
+            numbers = [number for number, task in enumerate(self.tasks) if task.request is request]
+            spent = sum(self.seconds.get(number, 0.0) for number in numbers)
+            done = worker.give_up(request, GIVEN_UP, spent)
+            for number in numbers:
+                self._count(number, self.tasks[number].images)
+            self.listener.finished(done.records)
 
     def _note(self, event: Event) -> None:
         task = self.tasks[event.number]
         if isinstance(event, Progress):
+            self.begun = True
             self._count(event.number, min(event.images, task.images))
             return
         self.running -= 1
         if isinstance(event, Lost):
             self.losses[event.number] += 1
             self.listener.lost(task.request.title)
-            if not self.seconds and self.losses.total() >= 2 * LOSSES:
+            if not self.seconds and not self.begun and self.losses.total() >= 2 * LOSSES:
                 raise WorkerError(
-                    f"{self.losses.total()} workers died before anything was done; run one cell with --workers 1 to"
-                    " see why."
+                    f"{self.losses.total()} workers died before they began with anything; run one cell with"
+                    " --workers 1 to see why."
                 )
-            if self.losses[event.number] < LOSSES:
-                self.waiting.appendleft(event.number)
-            else:
-                self.given_up.append(event.number)
+            self._take_back(event.number)
             return
         self.seconds[event.number] = event.done.seconds
         self._count(event.number, task.images)
@@ -123,6 +131,17 @@ class _Round:
         following = self.next.get(event.number)
         if following is not None and all(before in self.seconds for before in self.tasks[following].after):
             self.waiting.appendleft(following)
+
+    def _take_back(self, number: int) -> None:
+        """Hand a lost task out again, or give its whole job up."""
+        request = self.tasks[number].request
+        if any(given_up is request for given_up in self.given_up):
+            return
+        if self.losses[number] < LOSSES:
+            self.waiting.appendleft(number)
+            return
+        self.given_up.append(request)
+        self.waiting = deque(other for other in self.waiting if self.tasks[other].request is not request)
 
     def _count(self, number: int, images: int) -> None:
         """Tell the listener of images it has not heard of."""

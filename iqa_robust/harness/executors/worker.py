@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from iqa_robust.datasets.base import Dataset
 from iqa_robust.harness.components import make_attack, make_dataset, make_defense, make_model
 from iqa_robust.harness.decoded import Decoded
 from iqa_robust.harness.environment import keep_freed_memory, prepare_numerics
-from iqa_robust.harness.execute import Job, run_job, run_part
+from iqa_robust.harness.execute import Job, give_up, run_job, run_part
 from iqa_robust.harness.executors.base import JobRequest
 from iqa_robust.harness.executors.tasks import Task
 from iqa_robust.harness.kept import Kept
@@ -59,9 +59,24 @@ class Worker:
             StorageError: results cannot be written.
         """
         start = time.perf_counter()
+        advanced(0)  # the driver tells a task that ends its workers from workers that never come up
         prepare_numerics()
-        request = task.request
-        job = Job(
+        job, store = self._job(task.request), Store(task.request.out)
+        records: list[RunRecord] = []
+        if task.batches is None:
+            records = run_job(job, store, advanced, spent=spent)
+        else:
+            run_part(job, store, task.batches, advanced)
+        return Done(_light(records), time.perf_counter() - start)
+
+    def give_up(self, request: JobRequest, reason: str, spent: float) -> Done:
+        """Record the cells of a job as failed, for `reason`, after `spent` seconds. Raises `StorageError`."""
+        start = time.perf_counter()
+        records = give_up(self._job(request), Store(request.out), reason, spent=spent)
+        return Done(_light(records), time.perf_counter() - start)
+
+    def _job(self, request: JobRequest) -> Job:
+        return Job(
             specs=request.specs,
             dataset=self.dataset(request),
             model=self.model(request),
@@ -74,16 +89,6 @@ class Worker:
             batch_size=request.batch_size,
             limited=request.limited,
         )
-        store = Store(request.out)
-        records: list[RunRecord] = []
-        if task.batches is None:
-            records = run_job(job, store, advanced, spent=spent)
-        else:
-            run_part(job, store, task.batches, advanced)
-        light = tuple(
-            dataclasses.replace(record, images=record.images.iloc[:0], explanations=None) for record in records
-        )
-        return Done(light, time.perf_counter() - start)
 
     def model(self, request: JobRequest) -> IQAModel:
         """The model of a job, made once."""
@@ -114,6 +119,10 @@ class Worker:
         while len(known) > KEPT_MODELS:
             known.popitem(last=False)
         return known[name]
+
+
+def _light(records: Sequence[RunRecord]) -> tuple[RunRecord, ...]:
+    return tuple(dataclasses.replace(record, images=record.images.iloc[:0], explanations=None) for record in records)
 
 
 def _model_key(request: JobRequest) -> tuple[Component, tuple[float, float] | None]:
