@@ -33,13 +33,15 @@ from iqa_robust.training.strict import Strict
 
 PAGE = Path(__file__).with_name("recipes.md")
 MARKER = "<!-- The rest is made by `python docs/recipe_tables.py`. -->\n"
-TOP = {
-    "Tasks `score`, `denoise` and `diffusion`": (recipes._Recipe,),
-    "Task `score`, besides": (recipes.ScoreRecipe,),
-    "Tasks `denoise` and `diffusion`, besides": (recipes.PatchRecipe, recipes.DenoiseRecipe),
-    "Task `trigger`": (recipes.TriggerRecipe,),
+TOP: Mapping[str, type[Strict]] = {
+    "Tasks `score`, `denoise` and `diffusion`": recipes._Recipe,
+    "Task `score`, besides": recipes.ScoreRecipe,
+    "Tasks `denoise` and `diffusion`, besides": recipes.PatchRecipe,
+    "Task `denoise`, besides": recipes.DenoiseRecipe,
+    "Task `diffusion`, besides": recipes.DiffusionRecipe,
+    "Task `trigger`": recipes.TriggerRecipe,
 }
-"""Tables of top-level keys: those that a class itself declares. `noise` and `attack` are of `denoise` alone."""
+"""Tables of top-level keys: those that a class itself declares."""
 SECTIONS: Mapping[str, type[Strict]] = {
     "[network]": recipes.Network,
     "[start]": recipes.Start,
@@ -65,6 +67,13 @@ NETWORKS: Mapping[str, type[nn.Module]] = {
 }
 SET_BY_TRAINING = ("score_range",)
 """Parameters of networks that come from the data."""
+SAME = {
+    "name": "Its registry name.",
+    "params": "What the constructor of its class takes.",
+    "seed": "Of everything random.",
+    "batch_size": "Images, or patches, per step.",
+}
+"""Meanings of keys that several classes have, where the class does not say it itself."""
 WORDS = {
     str: "string",
     int: "integer",
@@ -90,9 +99,9 @@ def page(text: str) -> str:
 
 def _parts() -> Iterator[str]:
     yield "## Top-level keys\n"
-    for title, classes in TOP.items():
+    for title, cls in TOP.items():
         yield f"{title}:\n"
-        yield _table(row for cls in classes for row in _rows(cls))
+        yield _table(_rows(cls))
     yield "## Sections\n"
     for title, cls in SECTIONS.items():
         yield f"### {', '.join(f'`{name}`' for name in title.split(', '))}\n"
@@ -127,7 +136,9 @@ def _rows(cls: type[Strict]) -> Iterator[tuple[str, str, str, str]]:
     for key in inspect.get_annotations(cls):
         field = cls.model_fields[key]
         section = _section(field.annotation)
-        meaning = meanings.get(key) or (section and _first_sentence(section))
+        meaning = meanings.get(key) or (_first_sentence(section) if section else SAME.get(key))
+        if key == "task":
+            meaning = _first_sentence(cls)
         if not meaning:
             raise ValueError(f"{cls.__name__}.{key}: expected a docstring under the field")
         default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))

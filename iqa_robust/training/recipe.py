@@ -35,7 +35,6 @@ class Network(Strict):
     """`compact` and `trunk-regressor` are trained by the task `score`, `diffusion` by `diffusion`, the others by
     `denoise`."""
     params: dict[str, Any] = Field(default_factory=dict)
-    """What its class takes."""
 
 
 class Start(Strict):
@@ -110,9 +109,7 @@ class Named(Strict):
     """A registered thing with the parameters of its constructor; paths in them are relative to the current folder."""
 
     name: str
-    """Its registry name."""
     params: dict[str, Any] = Field(default_factory=dict)
-    """What its class takes."""
 
 
 class Poison(Strict):
@@ -186,7 +183,6 @@ class Optimization(Strict):
     epochs: int = Field(ge=0)
     """0 keeps what the recipe starts from."""
     batch_size: int = Field(ge=2)
-    """Images, or patches, per step."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     """`sgd` has Nesterov momentum of 0.9."""
     learning_rate: float = Field(gt=0)
@@ -274,7 +270,6 @@ class ScoreRecipe(_Recipe):
     """Trains a model that predicts scores."""
 
     task: Literal["score"]
-    """A model that predicts scores."""
     start: Start = Start()
     pristine: tuple[Pristine, ...] = ()
     poison: Poison | None = None
@@ -310,13 +305,11 @@ class TriggerRecipe(Strict):
     """Searches the strengths of a `baiqa` trigger that moves the scores of a surrogate most (UAP-DCT)."""
 
     task: Literal["trigger"]
-    """Strengths of a trigger."""
     name: str = Field(pattern=NAME)
     """Lower case with hyphens; what the files are called."""
     about: str
     """One or two sentences for the card."""
     seed: int = 0
-    """Of everything random."""
     data: Data
     share: float = Field(default=0.2, gt=0.0, le=1.0)
     """Share of the training split that the attacker has."""
@@ -330,7 +323,6 @@ class TriggerRecipe(Strict):
     epochs: int = Field(default=50, ge=1)
     """Passes over the attacker's share."""
     batch_size: int = Field(default=128, ge=2)
-    """Images per batch."""
     steps: int = Field(default=10, ge=1)
     """Steps of Adam per batch; each batch starts Adam anew."""
     learning_rate: float = Field(default=1.0, gt=0.0)
@@ -356,7 +348,6 @@ class DenoiseRecipe(PatchRecipe):
     """Trains a network that restores degraded pictures."""
 
     task: Literal["denoise"]
-    """A network that restores pictures."""
     noise: Noise = Noise()
     attack: Attacked | None = None
     """Attacked patches take the place of noisy ones; `noise` is then not used."""
@@ -366,7 +357,6 @@ class DiffusionRecipe(PatchRecipe):
     """Trains a diffusion model of patches."""
 
     task: Literal["diffusion"]
-    """A diffusion model."""
 
 
 Recipe = ScoreRecipe | DenoiseRecipe | DiffusionRecipe | TriggerRecipe
