@@ -111,11 +111,7 @@ def run_part(
 def give_up(job: Job, store: Store, reason: str, *, spent: float = 0.0) -> list[RunRecord]:
     """Record the cells of a job as failed, without a look at its model; the rows of its finished batches stay.
 
-    Args:
-        job: what could not be run.
-        store: where parts are found and records are kept.
-        reason: for the records.
-        spent: seconds that went into it.
+    `spent`: seconds that went into it.
 
     Raises:
         StorageError: results cannot be written.

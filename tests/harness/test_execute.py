@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -256,47 +255,6 @@ def test_a_part_that_was_cut_short_counts_as_not_there(tmp_path) -> None:
     part.write_bytes(part.read_bytes()[:-20])
     assert store.parts(spec().digest) is None
     assert not part.exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(60) + b"PAR1"])
-def test_a_part_that_is_no_parquet_file_is_removed(tmp_path, content: bytes) -> None:
-    store = Store(tmp_path)
-    store.write_part(spec().digest, run_job(job([spec()], [None]))[0].images.iloc[:2])
-    part = next(tmp_path.rglob("*.parts/*.parquet"))
-    part.write_bytes(content)
-    assert store.parts(spec().digest) is None
-    assert not part.exists()
-
-
-def test_a_part_whose_rows_are_damaged_is_removed(tmp_path) -> None:
-    store = Store(tmp_path)
-    store.write_part(spec().digest, run_job(job([spec()], [None]))[0].images.iloc[:2])
-    part = next(tmp_path.rglob("*.parts/*.parquet"))
-    content = part.read_bytes()
-    part.write_bytes(content[:4] + bytes(200) + content[204:])  # the footer is whole, so only reading the rows tells
-    assert store.parts(spec().digest) is None
-    assert not part.exists()
-
-
-def test_a_part_that_cannot_be_read_at_the_moment_is_kept(tmp_path, monkeypatch) -> None:
-    store = Store(tmp_path)
-    rows = run_job(job([spec()], [None]))[0].images
-    store.write_part(spec().digest, rows.iloc[:2])
-    store.write_part(spec().digest, rows.iloc[2:])
-    whole, read = store.parts(spec().digest), Path.read_bytes
-    refused = next(tmp_path.rglob("*.parts/*.parquet"))
-
-    def stale(path: Path) -> bytes:
-        if path == refused:
-            raise OSError(116, "Stale file handle")
-        return read(path)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "read_bytes", stale)
-        found = store.parts(spec().digest)
-    assert whole is not None and found is not None and 0 < len(found) < len(whole)
-    again = store.parts(spec().digest)
-    assert again is not None and again.equals(whole)
 
 
 def test_a_job_that_is_given_up_keeps_what_is_finished_and_is_run_again(tmp_path) -> None:
