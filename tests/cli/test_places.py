@@ -63,6 +63,30 @@ def test_written_read_listed_and_removed(root) -> None:
     assert listed(root, "*", below=True) == []
 
 
+def test_names_that_look_like_patterns(url: str) -> None:
+    for folder in ("a[1]", "a1", "b?", "bb", "c*"):
+        write_atomically(Remote(url) / folder / "runs" / "x.json", b"")
+    for folder in ("a[1]", "b?", "c*"):
+        place = Remote(url) / folder
+        assert listed(place / "runs", "*.json") == listed(place, "*.json", below=True) == [place / "runs" / "x.json"]
+        remove_folder(place)
+        assert listed(place, "*", below=True) == []
+    left = [str(path) for path in listed(Remote(url), "*", below=True)]
+    assert left == [f"{url}/a1/runs/x.json", f"{url}/bb/runs/x.json"]
+
+
+def test_a_folder_is_made_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(MemoryFileSystem, "makedirs", lambda self, path, exist_ok: made.append(path))
+    folder = Remote(url) / "runs"
+    for name in "ab":
+        write_atomically(folder / name, b"")
+    assert made == [str(folder)]
+    remove_folder(Remote(url))
+    write_atomically(folder / "a", b"")
+    assert made == [str(folder)] * 2
+
+
 def test_nothing_is_there_when_writing_fails(root) -> None:
     with pytest.raises(ZeroDivisionError), atomic_writer(root / "c.csv") as out:
         out.write(b"half")
