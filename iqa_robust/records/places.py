@@ -11,7 +11,7 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -240,7 +240,28 @@ def write_atomically(path: Place, content: bytes) -> None:
         if isinstance(path, Remote):
             path.write_bytes(content)
         else:
-            with _renamed(path) as file:
+            with _named(path, Path.replace) as file:
+                file.write(content)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def write_first(path: Place, content: bytes) -> None:
+    """Write a file whole unless there is one: of several writers at the same moment one wins, and what it wrote stays.
+
+    At a URL, and on file systems without hard links, looking and writing are two steps: of several writers that all
+    looked before one wrote, the last one wins.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        if path.is_file():
+            return
+        if isinstance(path, Remote):
+            path.write_bytes(content)
+        else:
+            with _named(path, _link) as file:
                 file.write(content)
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -261,7 +282,7 @@ def atomic_writer(path: Place) -> Iterator[IO[bytes]]:
                     yield file
                 path.put(local)
         else:
-            with _renamed(path) as file:
+            with _named(path, Path.replace) as file:
                 yield file
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -275,7 +296,8 @@ def _unwritable(path: Place, error: OSError) -> StorageError:
 
 
 @contextlib.contextmanager
-def _renamed(path: Path) -> Iterator[IO[bytes]]:
+def _named(path: Path, name: Callable[[Path, Path], object]) -> Iterator[IO[bytes]]:
+    """A file under a temporary name beside `path`; `name` gives it that of `path` once it is whole and on the disk."""
     # On storage that several machines share a process id is no name.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -284,7 +306,17 @@ def _renamed(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        name(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)  # unlike a rename, this fails where the name is taken
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            temporary.replace(path)
