@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from iqa_robust.harness.executors.base import JobRequest, Silent
 from iqa_robust.harness.executors.tasks import Task
 from iqa_robust.harness.executors.worker import Done
 from iqa_robust.harness.precision import FP32
+from iqa_robust.models.base import IQAModel
 from iqa_robust.records import Budget, Component, RunSpec
 
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
@@ -211,6 +213,20 @@ def test_a_driver_that_ray_fails_says_so_in_one_sentence(monkeypatch: pytest.Mon
     assert str(caught.value) == (
         "executor 'ray': Ray failed (the store is full); what was finished is kept, give the same command again."
     )
+
+
+@pytest.mark.parametrize("error", [pickle.PickleError, pickle.PicklingError, TypeError, AttributeError])
+def test_a_model_that_cannot_be_pickled_is_made_by_the_workers(error: type[Exception]) -> None:
+    scripted = ScriptedRay([None])
+
+    def put(held: object) -> object:
+        if isinstance(held, IQAModel):
+            raise error("a lambda")
+        return held
+
+    scripted.put = put
+    crew = ray_actors._Actors(scripted, 1, 1, request(), PHOTOS)
+    assert crew._model(request()) is None
 
 
 def machine(cpus: float, gpus: float = 0, alive: bool = True) -> dict[str, Any]:

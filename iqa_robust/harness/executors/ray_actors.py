@@ -321,6 +321,6 @@ class _Actors:
         if key not in self._models:
             try:
                 self._models[key] = self.ray.put(make_model(spec.model, spec.score_range))
-            except (TypeError, AttributeError, pickle.PicklingError):
+            except (TypeError, AttributeError, pickle.PickleError):
                 self._models[key] = None
         return self._models[key]
