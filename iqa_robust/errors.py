@@ -45,7 +45,7 @@ class RecordError(IqaRobustError, ValueError):
 
 
 class StorageError(IqaRobustError, OSError):
-    """Results cannot be written. What was finished is kept and the same command resumes."""
+    """Results cannot be written, or their store does not answer. What is finished is kept; the same command resumes."""
 
     exit_status = 1
 

@@ -6,7 +6,7 @@
 - memory: what the attack adds, at its peak, to a process with the network, the images and the library.
 
 Libraries attack a classifier of two classes whose loss has the slope of the score (`task.TwoLogits`), in fp32, without
-a random start. Foolbox is no dependency of this package: `pip install foolbox` to have it in the table.
+a random start. Foolbox is no dependency of this package; the extra `speed` has it.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parser() -> argparse.ArgumentParser:
     """The options."""
     made = argparse.ArgumentParser(
-        description="Compares the speed of attacks with torchattacks, ART and Foolbox (`pip install foolbox`)."
+        description="Compares the speed of attacks with torchattacks, ART and Foolbox (the extra `speed`)."
     )
     made.add_argument("--models", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS))
     made.add_argument("--attacks", nargs="+", choices=tuple(ATTACKS), default=list(ATTACKS))

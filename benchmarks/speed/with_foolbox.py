@@ -1,4 +1,4 @@
-"""The same attacks by Foolbox (Rauber et al., JOSS 2020), which has FGSM and PGD: `pip install foolbox`."""
+"""The same attacks by Foolbox (Rauber et al., JOSS 2020), which has FGSM and PGD: the extra `speed`."""
 
 from __future__ import annotations
 

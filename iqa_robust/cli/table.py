@@ -16,16 +16,15 @@ def command(
     ] = None,
 ) -> None:
     """Rebuild the board from the records of DIR; print it, or write it."""
-    from iqa_robust.records import place, read_records
-    from iqa_robust.tables.from_folder import board_of, write_per_image_of
-    from iqa_robust.tables.verdicts import verdicts as make_verdicts
+    from iqa_robust.records import place
+    from iqa_robust.tables.from_folder import board_of, verdicts_of, write_per_image_of
     from iqa_robust.tables.write import write_board
 
     source = place(folder)
     if per_image is not None:
         write_per_image_of(source, place(per_image))
     if verdicts is not None:
-        write_board(make_verdicts(read_records(source)), place(verdicts))
+        write_board(verdicts_of(source), place(verdicts))
     if csv is None and (per_image is not None or verdicts is not None):
         return
     table = board_of(source)

@@ -46,27 +46,27 @@ def _copied(data_root: Remote, folders: tuple[str, ...]) -> Path:
             if (data_root / folder).is_dir():
                 _copy(data_root / folder, root / folder)
                 break
+    except DataError:
+        raise
     except OSError as error:
-        raise DataError(f"{data_root}: cannot be copied to {root} ({error}).") from error
+        raise DataError(f"{data_root}: cannot be copied to {root} ({error.strerror or error}).") from error
     return root
 
 
 def _copy(source: Remote, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    found = source.fs.find(str(source), detail=True)
-    start = source.fs._strip_protocol(str(source)).rstrip("/") + "/"
+    found = source.below()
 
     def fetch(name: str) -> None:
-        relative = name.removeprefix(start)
-        if ".." in relative.split("/"):
-            raise DataError(f"{source}: expected names inside it, got {relative!r}.")
-        file = target / relative
-        if file.is_file() and file.stat().st_size == found[name]["size"]:
+        if ".." in name.split("/"):
+            raise DataError(f"{source}: expected names inside it, got {name!r}.")
+        file = target / name
+        if file.is_file() and file.stat().st_size == found[name]:
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
         try:
-            source.fs.get_file(name, str(temporary))
+            (source / name).get(temporary)
             temporary.replace(file)
         finally:
             temporary.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from iqa_robust.records import (
     read_images,
     read_record,
     remove_folder,
-    write_atomically,
+    write_first,
     write_images,
     write_record,
 )
@@ -65,14 +65,16 @@ class Store:
                 )
 
     def note(self, name: str, text: str | None = None) -> str | None:
-        """A text kept beside the records, or None; `text` is kept where there is none, and the first one stays.
+        """A text kept beside the records, or None; `text` is kept where there is none, and what stands is returned.
+
+        The first text stays, also of several workers that come at the same moment; at a URL see `write_first`.
 
         Raises:
             StorageError: it cannot be written.
         """
         path = self.folder / name
-        if text is not None and not path.is_file():
-            write_atomically(path, text.encode())
+        if text is not None:
+            write_first(path, text.encode())
         return path.read_text() if path.is_file() else None
 
     def finished(self, digest: str) -> bool:

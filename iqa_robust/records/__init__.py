@@ -30,6 +30,7 @@ from iqa_robust.records.places import (
     place,
     remove_folder,
     write_atomically,
+    write_first,
 )
 from iqa_robust.records.spec import (
     CERTIFICATE_COLUMNS,
@@ -84,6 +85,7 @@ __all__ = [
     "record_paths",
     "remove_folder",
     "write_atomically",
+    "write_first",
     "write_images",
     "write_record",
 ]

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from iqa_robust.errors import RecordError
+from iqa_robust.errors import RecordError, RequestError, StorageError
 from iqa_robust.records.explanations import read_explanations, write_explanations
 from iqa_robust.records.parquet import to_parquet
 from iqa_robust.records.places import Place, listed, write_atomically
@@ -71,6 +71,7 @@ def read_record(path: Place, columns: Sequence[str] | None = None) -> RunRecord:
 
     Raises:
         RecordError: a file is missing or broken, the digest is not that of the spec, or the images were edited.
+        StorageError: the store of the URL does not answer.
     """
     try:
         document, spec = _document(path)
@@ -94,18 +95,18 @@ def read_record(path: Place, columns: Sequence[str] | None = None) -> RunRecord:
             images=_images(content, parquet, columns),
             explanations=read_explanations(path, hashes) if hashes is not None and columns is None else None,
         )
-    except RecordError:
+    except (RecordError, StorageError):
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from error
 
 
 def read_spec(path: Place) -> tuple[RunSpec, int]:
-    """The spec of a record and the number of its images, from the JSON file alone. Raises `RecordError`."""
+    """The spec of a record and the number of its images, from the JSON file alone. Raises as `read_record`."""
     try:
         document, spec = _document(path)
         return spec, int(document["n_images"])
-    except RecordError:
+    except (RecordError, StorageError):
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from error
@@ -117,8 +118,16 @@ def read_records(folder: Place) -> list[RunRecord]:
 
 
 def record_paths(folder: Place) -> list[Place]:
-    """The JSON file of every record below `folder`, ordered by digest. Raises `RecordError` when there is none."""
-    found = [path for path in listed(folder, "*.json", below=True) if _is_digest(path.stem)]
+    """The JSON file of every record below `folder`, ordered by digest.
+
+    Raises:
+        RecordError: there is none.
+        RequestError: the store of the URL does not answer.
+    """
+    try:
+        found = [path for path in listed(folder, "*.json", below=True) if _is_digest(path.stem)]
+    except StorageError as error:
+        raise RequestError(str(error)) from error
     paths = sorted(found, key=lambda path: path.stem)
     if not paths:
         raise RecordError(

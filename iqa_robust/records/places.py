@@ -11,15 +11,23 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from iqa_robust.errors import RequestError, StorageError
+from iqa_robust.errors import IqaRobustError, RequestError, StorageError
+
+_made: set[str] = set()
+"""Remote folders that this process has made; asking for each again would be one request per file written."""
 
 
 class Remote:
-    """A place at a URL; immutable, and equal where the URL is."""
+    """A place at a URL; immutable, and equal where the URL is.
+
+    All but `FileNotFoundError` that the package of a store raises, which is often no `OSError`, is raised as
+    `StorageError`; its `strerror` is the bare reason.
+    """
 
     def __init__(self, url: str) -> None:
         """Nothing is read, and no connection made, before the first use."""
@@ -57,15 +65,18 @@ class Remote:
 
     def is_file(self) -> bool:
         """Whether there is an object."""
-        return bool(self.fs.isfile(str(self)))
+        with self._asked():
+            return bool(self._fs.isfile(str(self)))
 
     def is_dir(self) -> bool:
         """Whether there is anything below."""
-        return bool(self.fs.isdir(str(self)))
+        with self._asked():
+            return bool(self._fs.isdir(str(self)))
 
     def read_bytes(self) -> bytes:
         """The object. Raises `OSError`."""
-        return bytes(self.fs.cat_file(str(self)))
+        with self._asked():
+            return bytes(self._fs.cat_file(str(self)))
 
     def read_text(self) -> str:
         """The object as UTF-8. Raises `OSError`."""
@@ -73,32 +84,65 @@ class Remote:
 
     def write_bytes(self, content: bytes) -> None:
         """Put the whole object at once. Raises `OSError`."""
-        self.fs.makedirs(str(self._at(self._path.parent)), exist_ok=True)
-        self.fs.pipe_file(str(self), content)
+        with self._asked():
+            self._make_folder()
+            self._fs.pipe_file(str(self), content)
 
     def put(self, file: Path) -> None:
         """Put a file of this machine as the object. Raises `OSError`."""
-        self.fs.makedirs(str(self._at(self._path.parent)), exist_ok=True)
-        self.fs.put_file(str(file), str(self))
+        with self._asked():
+            self._make_folder()
+            self._fs.put_file(str(file), str(self))
+
+    def get(self, file: Path) -> None:
+        """Copy the object to a file of this machine. Raises `OSError`."""
+        with self._asked():
+            self._fs.get_file(str(self), str(file))
+
+    # Not with the patterns of fsspec, which would take `[` in the name of a folder for one.
 
     def glob(self, pattern: str) -> Iterator[Remote]:
         """Objects directly below whose name matches."""
-        return self._listed(f"{self}/{pattern}")
+        with self._asked():
+            try:
+                found = self._fs.ls(str(self), detail=True)
+            except FileNotFoundError:
+                return
+            start = self._start()
+            names = [said["name"].removeprefix(start) for said in found if said["type"] == "file"]
+        yield from (self / name for name in names if "/" not in name and fnmatchcase(name, pattern))
 
     def rglob(self, pattern: str) -> Iterator[Remote]:
         """Objects anywhere below whose name matches."""
-        return self._listed(f"{self}/**/{pattern}")
+        return (self / name for name in self.below() if fnmatchcase(PurePosixPath(name).name, pattern))
+
+    def below(self) -> dict[str, int]:
+        """The size of every object anywhere below, by its name from here."""
+        with self._asked():
+            start = self._start()
+            return {name.removeprefix(start): said["size"] for name, said in self._found().items()}
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove the object. Raises `FileNotFoundError` unless `missing_ok`."""
         try:
-            self.fs.rm_file(str(self))
+            with self._asked():
+                self._fs.rm_file(str(self))
         except FileNotFoundError:
             if not missing_ok:
                 raise
 
+    def remove(self) -> None:
+        """Remove all that is below, as far as it is there."""
+        _made.difference_update([url for url in _made if f"{url}/".startswith(f"{self}/")])
+        with self._asked(), contextlib.suppress(FileNotFoundError):
+            if set("*?[").isdisjoint(str(self)):
+                self._fs.rm(str(self), recursive=True)
+            else:  # `rm` takes these for a pattern, and would remove the folders that match
+                for name in self._found():
+                    self._fs.rm_file(name)
+
     @property
-    def fs(self) -> Any:
+    def _fs(self) -> Any:
         """The file system of fsspec; credentials and endpoint come from its own configuration and environment.
 
         Raises:
@@ -112,13 +156,37 @@ class Remote:
         except (ImportError, ValueError) as error:
             raise RequestError(f"{self}: fsspec cannot open such a URL ({error}).") from error
 
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, IqaRobustError):
+            raise
+        except Exception as error:
+            reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+            failed = StorageError(
+                f"{self}: the store does not answer as it should ({reason}); see that the address is right and that"
+                " the credentials are where its package looks for them."
+            )
+            failed.strerror = reason
+            raise failed from error
+
+    def _found(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._fs.find(str(self), detail=True)
+        return found
+
+    def _start(self) -> str:
+        """What the file system's own names of the objects below begin with."""
+        return str(self._fs._strip_protocol(str(self))).rstrip("/") + "/"
+
+    def _make_folder(self) -> None:
+        folder = str(self._at(self._path.parent))
+        if folder not in _made:
+            self._fs.makedirs(folder, exist_ok=True)
+            _made.add(folder)
+
     def _at(self, path: PurePosixPath) -> Remote:
         return Remote(f"{self.protocol}://{path}")
-
-    def _listed(self, pattern: str) -> Iterator[Remote]:
-        for found, said in self.fs.glob(pattern, detail=True).items():
-            if said["type"] == "file":
-                yield Remote(f"{self.protocol}://{self.fs._strip_protocol(found)}")
 
 
 Place = Path | Remote
@@ -153,8 +221,7 @@ def local_copy(path: Place) -> Iterator[Path]:
 def remove_folder(folder: Place) -> None:
     """Remove a folder and all below it, as far as it is there."""
     if isinstance(folder, Remote):
-        with contextlib.suppress(FileNotFoundError):
-            folder.fs.rm(str(folder), recursive=True)
+        folder.remove()
         return
     import shutil
 
@@ -173,7 +240,28 @@ def write_atomically(path: Place, content: bytes) -> None:
         if isinstance(path, Remote):
             path.write_bytes(content)
         else:
-            with _renamed(path) as file:
+            with _named(path, Path.replace) as file:
+                file.write(content)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def write_first(path: Place, content: bytes) -> None:
+    """Write a file whole unless there is one: of several writers at the same moment one wins, and what it wrote stays.
+
+    At a URL, and on file systems without hard links, looking and writing are two steps: of several writers that all
+    looked before one wrote, the last one wins.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        if path.is_file():
+            return
+        if isinstance(path, Remote):
+            path.write_bytes(content)
+        else:
+            with _named(path, _link) as file:
                 file.write(content)
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -194,7 +282,7 @@ def atomic_writer(path: Place) -> Iterator[IO[bytes]]:
                     yield file
                 path.put(local)
         else:
-            with _renamed(path) as file:
+            with _named(path, Path.replace) as file:
                 yield file
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -208,7 +296,8 @@ def _unwritable(path: Place, error: OSError) -> StorageError:
 
 
 @contextlib.contextmanager
-def _renamed(path: Path) -> Iterator[IO[bytes]]:
+def _named(path: Path, name: Callable[[Path, Path], object]) -> Iterator[IO[bytes]]:
+    """A file under a temporary name beside `path`; `name` gives it that of `path` once it is whole and on the disk."""
     # On storage that several machines share a process id is no name.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -217,7 +306,17 @@ def _renamed(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        name(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)  # unlike a rename, this fails where the name is taken
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            temporary.replace(path)

@@ -1,4 +1,7 @@
-"""Tables of a folder of records, one record in memory at a time: what a folder holds may be larger than the memory."""
+"""Tables of a folder of records, one record in memory at a time: what a folder holds may be larger than the memory.
+
+Verdicts compare the records of a system, so they hold those of one system and radius, and of these what they need.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,11 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from iqa_robust.records import Place, atomic_writer, read_record, read_spec, record_paths
+from iqa_robust.records import Place, RunSpec, atomic_writer, read_record, read_spec, record_paths
 from iqa_robust.tables.board import Reduced, assemble, reduced
 from iqa_robust.tables.cells import MEASURED_COLUMNS, given_twice, group_specs
 from iqa_robust.tables.per_image import PER_IMAGE_COLUMNS, PER_IMAGE_DIGITS, per_image_part
+from iqa_robust.tables.verdicts import VERDICT_NEEDS, joined, system_groups, verdict
 from iqa_robust.tables.write import csv_text
 
 T = TypeVar("T")
@@ -54,17 +58,38 @@ def write_per_image_of(folder: Place, path: Place, workers: int | None = None) -
             file.write(text)
 
 
-def _each(work: Callable[[Any], T], folder: Place, workers: int | None) -> Iterator[T]:
-    """What `work` makes of the file of each record, in the order of a board."""
-    headers = {path: read_spec(path) for path in record_paths(folder)}
-    paths: dict[str, Any] = {}
-    for path in headers:
+def verdicts_of(folder: Place) -> pd.DataFrame:
+    """The verdicts on all records below `folder`, the same as `verdicts(read_records(folder))`.
+
+    Raises:
+        RecordError: as `board_of`.
+    """
+    paths, specs, _ = _found(folder)
+    return joined(
+        verdict([read_record(paths[spec.digest], VERDICT_NEEDS) for spec in group]) for group in system_groups(specs)
+    )
+
+
+def _found(folder: Place) -> tuple[dict[str, Place], list[RunSpec], int]:
+    """The file of each record by its digest, the specs, and the number of rows of all records."""
+    paths: dict[str, Place] = {}
+    specs, rows = [], 0
+    for path in record_paths(folder):
         if path.stem in paths:
             raise given_twice(path.stem)
+        spec, n_images = read_spec(path)
         paths[path.stem] = path
-    ordered = [paths[spec.digest] for cell in group_specs([spec for spec, _ in headers.values()]) for spec in cell]
+        specs.append(spec)
+        rows += n_images
+    return paths, specs, rows
+
+
+def _each(work: Callable[[Any], T], folder: Place, workers: int | None) -> Iterator[T]:
+    """What `work` makes of the file of each record, in the order of a board."""
+    paths, specs, rows = _found(folder)
+    ordered = [paths[spec.digest] for cell in group_specs(specs) for spec in cell]
     if workers is None:
-        workers = cores() if sum(n_images for _, n_images in headers.values()) >= LARGE else 1
+        workers = cores() if rows >= LARGE else 1
     if workers == 1:
         yield from map(work, ordered)
         return

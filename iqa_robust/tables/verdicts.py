@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from iqa_robust.measures.correlation import srocc
 from iqa_robust.measures.direction import toward_better
-from iqa_robust.records import KNOWLEDGE, RunRecord
-from iqa_robust.tables.cells import BARE, defense_title, fact, flags_of, group
+from iqa_robust.records import KNOWLEDGE, RunRecord, RunSpec
+from iqa_robust.tables.cells import BARE, defense_title, fact, flags_of, group, group_specs
 from iqa_robust.tables.ranking import system
 
 COLUMNS = (
@@ -35,6 +35,8 @@ COLUMNS = (
     "protection",
     "flags",
 )
+VERDICT_NEEDS = ("image_id", "status", "mos", "score_clean", "score_def_clean", "score_adv")
+"""Columns of the images that verdicts are made from."""
 LEAST_PROTECTION = 0.1
 """Protection against an oblivious attacker below which there is nothing that could disappear."""
 DISAPPEARED = 0.5
@@ -59,24 +61,40 @@ def verdicts(records: Sequence[RunRecord]) -> pd.DataFrame:
     Raises:
         RecordError: a record is given twice, or lacks a fact.
     """
-    groups: dict[tuple[str, str, str, str, float], list[RunRecord]] = {}
-    for cell in group(records):
-        spec = cell[0].spec
+    known = {record.digest: record for cell in group(records) for record in cell}
+    groups = system_groups([record.spec for record in records])
+    return joined(verdict([known[spec.digest] for spec in specs]) for specs in groups)
+
+
+def system_groups(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
+    """The specs behind each row of `verdicts`, in the order of a board; a row may turn out to have no verdict."""
+    groups: dict[tuple[str, str, str, str, float], list[RunSpec]] = {}
+    for cell in group_specs(specs):
+        spec = cell[0]
         key = (spec.track, spec.manifest, system(spec), spec.budget.norm, spec.budget.eps_255)
-        groups.setdefault(key, []).extend(
-            record for record in cell if record.status != "failed" and not record.facts.get("control")
-        )
-    rows = {key: _row(found) for key, found in groups.items() if found}
-    for row in rows.values():
+        groups.setdefault(key, []).extend(cell)
+    return list(groups.values())
+
+
+def verdict(records: Sequence[RunRecord]) -> dict[str, Any] | None:
+    """The row of one of the `system_groups` for `joined`; None where all are controls or failed."""
+    counted = [record for record in records if record.status != "failed" and not record.facts.get("control")]
+    return _row(counted) if counted else None
+
+
+def joined(found: Iterable[dict[str, Any] | None]) -> pd.DataFrame:
+    """Rows as a table, with the protection that each defense gives to its bare model."""
+    rows = [row for row in found if row is not None]
+    for row in rows:
         bare = [
             other["shift_worst"]
-            for other in rows.values()
+            for other in rows
             if other["defense"] == BARE and all(other[name] == row[name] for name in ("manifest", *_CONTEST))
         ]
         if row["defense"] != BARE and bare and bare[0] > 0:
             row["protection_oblivious"] = 1 - row["shift_oblivious"] / bare[0]
             row["protection"] = 1 - row["shift_worst"] / bare[0]
-    return pd.DataFrame([{name: row[name] for name in COLUMNS} for row in rows.values()], columns=list(COLUMNS))
+    return pd.DataFrame([{name: row[name] for name in COLUMNS} for row in rows], columns=list(COLUMNS))
 
 
 _CONTEST = ("track", "model", "norm", "eps_255")

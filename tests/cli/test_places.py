@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,16 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from iqa_robust.datasets.fetched import local_root
 from iqa_robust.errors import RecordError, RequestError, StorageError
-from iqa_robust.records import Remote, atomic_writer, listed, local_copy, place, remove_folder, write_atomically
+from iqa_robust.records import (
+    Remote,
+    atomic_writer,
+    listed,
+    local_copy,
+    place,
+    remove_folder,
+    write_atomically,
+    write_first,
+)
 
 
 @pytest.fixture
@@ -61,6 +71,59 @@ def test_written_read_listed_and_removed(root) -> None:
     remove_folder(root / "runs")
     remove_folder(root / "runs")
     assert listed(root, "*", below=True) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_several_writers_the_first_one_stays(root, links: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError("this file system has none")
+
+    if not links:
+        monkeypatch.setattr("os.link", no_links)
+    file = root / "precision" / "a.note"
+    write_first(file, b"one")
+    write_first(file, b"two")
+    assert file.read_text() == "one"
+    assert listed(root, "*", below=True) == [file]
+
+
+def test_writers_at_the_same_moment_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # All of them have looked before one writes.
+    monkeypatch.setattr(Path, "is_file", lambda self: False)
+    note, texts = tmp_path / "a.note", [f"{i} " * 10_000 for i in range(32)]
+
+    def write(text: str) -> str:
+        write_first(note, text.encode())
+        return note.read_text()
+
+    with ThreadPoolExecutor(8) as pool:
+        (stands,) = set(pool.map(write, texts))
+    assert stands in texts
+    assert list(tmp_path.iterdir()) == [note]
+
+
+def test_names_that_look_like_patterns(url: str) -> None:
+    for folder in ("a[1]", "a1", "b?", "bb", "c*"):
+        write_atomically(Remote(url) / folder / "runs" / "x.json", b"")
+    for folder in ("a[1]", "b?", "c*"):
+        place = Remote(url) / folder
+        assert listed(place / "runs", "*.json") == listed(place, "*.json", below=True) == [place / "runs" / "x.json"]
+        remove_folder(place)
+        assert listed(place, "*", below=True) == []
+    left = [str(path) for path in listed(Remote(url), "*", below=True)]
+    assert left == [f"{url}/a1/runs/x.json", f"{url}/bb/runs/x.json"]
+
+
+def test_a_folder_is_made_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(MemoryFileSystem, "makedirs", lambda self, path, exist_ok: made.append(path))
+    folder = Remote(url) / "runs"
+    for name in "ab":
+        write_atomically(folder / name, b"")
+    assert made == [str(folder)]
+    remove_folder(Remote(url))
+    write_atomically(folder / "a", b"")
+    assert made == [str(folder)] * 2
 
 
 def test_nothing_is_there_when_writing_fails(root) -> None:

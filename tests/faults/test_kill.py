@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from killed_track import board, track_text
 
-from iqa_robust.records import read_records
+from iqa_robust.records import read_images, read_records
 
 
 def _track(steps: int) -> str:
@@ -39,14 +39,15 @@ def _kill_and_resume(tmp_path: Path, moments: int, steps: int, seed: int) -> Non
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        kept = {path: path.read_bytes() for path in out.glob("runs/*.parts/*.parquet")}
+        kept = {path: read_images(path) for path in out.glob("runs/*.parts/*.parquet")}
         subprocess.run(_command(track, out), check=True, capture_output=True, timeout=600)
         pd.testing.assert_frame_equal(board(out), board(tmp_path / "whole"), check_exact=True)
         assert not list(out.rglob("*.parts")), "parts of finished cells must go"
-        # What had been finished was used: the rows of every kept part are in the final records, byte for byte.
-        records = {record.digest: record for record in read_records(out)}
-        for path in kept:
-            assert path.parent.stem in records
+        # What had been finished was used: the rows of every kept part are in the final records, bit for bit.
+        records = {record.digest: record.images.set_index("image_id") for record in read_records(out)}
+        for path, rows in kept.items():
+            there = records[path.parent.stem].loc[rows["image_id"]].reset_index()
+            pd.testing.assert_frame_equal(there[list(rows)], rows, check_exact=True)
 
 
 def test_killed_twice(tmp_path: Path) -> None:

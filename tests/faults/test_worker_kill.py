@@ -77,7 +77,7 @@ def busy_workers(driver: int, out: Path) -> list[int]:
     """The worker processes, once they have finished a first batch."""
     if not list(out.glob("runs/*.parts/*.parquet")):
         return []
-    return [pid for pid in descendants(driver) if any(t in command_line(pid) for t in ("spawn_main", "ray::_Actor"))]
+    return [pid for pid in descendants(driver) if any(t in command_line(pid) for t in ("spawn_main", "ray::RayWorker"))]
 
 
 def wait_for(there: Callable[[], list[int]], process: subprocess.Popen[bytes]) -> list[int]:

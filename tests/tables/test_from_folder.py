@@ -12,8 +12,9 @@ from iqa_robust.errors import RecordError
 from iqa_robust.measures import resampling
 from iqa_robust.records import read_record, read_records, read_spec, write_record
 from iqa_robust.tables.board import board
-from iqa_robust.tables.from_folder import board_of, write_per_image_of
+from iqa_robust.tables.from_folder import board_of, verdicts_of, write_per_image_of
 from iqa_robust.tables.per_image import PER_IMAGE_DIGITS, per_image
+from iqa_robust.tables.verdicts import verdicts
 from iqa_robust.tables.write import csv_text
 
 
@@ -44,12 +45,18 @@ def test_the_images_of_a_folder(folder: Path, tmp_path: Path, workers: int | Non
     ]
 
 
+def test_the_verdicts_on_a_folder(folder: Path) -> None:
+    expected = verdicts(read_records(folder))
+    assert len(expected) > 1
+    pd.testing.assert_frame_equal(verdicts_of(folder), expected, check_exact=True)
+
+
 def test_a_record_that_is_there_twice(folder: Path, make_record: Callable) -> None:
     record = read_records(folder)[0]
     write_record(folder / "copy", record)
-    for table in (lambda: board_of(folder), lambda: write_per_image_of(folder, folder / "images.csv")):
+    for table in (board_of, verdicts_of, lambda folder: write_per_image_of(folder, folder / "images.csv")):
         with pytest.raises(RecordError) as caught:
-            table()
+            table(folder)
         assert str(caught.value) == (
             f"{record.digest}: given twice; expected each record once, so leave one of its copies out."
         )

@@ -13,28 +13,27 @@ import pickle
 import re
 import socket
 import time
-import traceback
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import torch
 
 from iqa_robust.datasets.base import Dataset
 from iqa_robust.errors import IqaRobustError, RequestError, WorkerError
 from iqa_robust.harness.components import make_model
 from iqa_robust.harness.executors.base import JobRequest, Listener
-from iqa_robust.harness.executors.held import Block, HeldDataset, blocks_of, load_block, outline
+from iqa_robust.harness.executors.held import blocks_of, load_block, outline
+from iqa_robust.harness.executors.ray_worker import News, RayWorker, Supplies
 from iqa_robust.harness.executors.schedule import WAIT_SECONDS, Event, Finished, Lost, Progress, work_through
 from iqa_robust.harness.executors.tasks import Task, cut
-from iqa_robust.harness.executors.worker import Done, Worker
-from iqa_robust.models.base import IQAModel
 
 CONNECT_SECONDS = 10
 """How long a cluster may take to answer at all."""
-KEPT_BLOCKS = 8
-"""Blocks of images a worker has open; their pixels are in memory that all workers of a machine share."""
+NEWS_SECONDS = 2
+"""How long the driver waits for progress, which only moves a bar."""
+PLACE_SECONDS = 300
+"""How long a worker may take to answer; a cluster that adds a machine for it needs minutes."""
+STARTS = 3
+"""Workers in a row that may die before they answer; then their place is given up."""
 
 
 class RayActors:
@@ -62,7 +61,12 @@ class RayActors:
         self._ray, self.workers, self.threads, self.address = ray, workers, threads, address
 
     def run(self, requests: Sequence[JobRequest], dataset: Dataset, listener: Listener) -> None:
-        """Run every job. Raises `RequestError` when the cluster cannot be joined or is too small."""
+        """Run every job.
+
+        Raises:
+            RequestError: the cluster cannot be joined or is too small.
+            WorkerError: Ray fails, or no worker is left.
+        """
         if not requests:
             return
         ours = not self._ray.is_initialized()
@@ -76,6 +80,10 @@ class RayActors:
                 work_through(tasks, crew, listener)
             finally:
                 crew.stop()
+        except self._ray.exceptions.RayError as error:
+            raise WorkerError(
+                f"executor 'ray': Ray failed ({_said(error)}); what was finished is kept, give the same command again."
+            ) from error
         finally:
             if ours:
                 self._ray.shutdown()
@@ -91,23 +99,35 @@ class RayActors:
         try:
             _knock(address)
             self._ray.init(address=address, **options)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
             where = "a local cluster" if address is None else f"--ray-address {address}"
-            raise RequestError(f"{where}: Ray cannot be reached ({str(error).splitlines()[0]}).") from error
+            raise RequestError(f"{where}: Ray cannot be reached ({_said(error)}).") from error
 
     def _room(self, cuda: bool) -> int:
-        """The number of workers, and whether the cluster has room for them."""
-        there = self._ray.cluster_resources()
-        cpus = int(there.get("CPU", 0) // self.threads)
-        room = min(cpus, int(there.get("GPU", 0))) if cuda else cpus
+        """The number of workers, after waiting a moment for what an earlier run is giving back."""
+        deadline = time.monotonic() + CONNECT_SECONDS
+        room = self._free(cuda)
+        while room < (self.workers or 1) and time.monotonic() < deadline:
+            time.sleep(WAIT_SECONDS)
+            room = self._free(cuda)
         wanted = room if self.workers is None else self.workers
         if wanted < 1 or wanted > room:
             kind = "one GPU" if cuda else "one core" if self.threads == 1 else f"{self.threads} cores"
             raise RequestError(
-                f"--workers {wanted}: expected at least 1 and at most {room}, for which this Ray cluster has room"
-                f" ({kind} each)."
+                f"--workers {wanted}: expected at least 1 and at most {room}, for which this Ray cluster has room now"
+                f" ({kind} each, on one machine)."
             )
         return wanted
+
+    def _free(self, cuda: bool) -> int:
+        """Workers that fit on the machines one by one, and into what nobody uses now."""
+
+        def fitting(there: Mapping[str, float]) -> int:
+            cpus = int(there.get("CPU", 0) // self.threads)
+            return min(cpus, int(there.get("GPU", 0))) if cuda else cpus
+
+        machines = sum(fitting(node["Resources"]) for node in self._ray.nodes() if node["Alive"])
+        return min(machines, fitting(self._ray.available_resources()))
 
 
 def _knock(address: str | None) -> None:
@@ -117,105 +137,30 @@ def _knock(address: str | None) -> None:
         socket.create_connection((found[1], int(found[2])), timeout=CONNECT_SECONDS).close()
 
 
-class _News:
-    """An actor that collects progress, so that the driver asks one instead of all workers."""
-
-    def __init__(self) -> None:
-        self._reached: dict[int, int] = {}
-
-    def tell(self, number: int, images: int) -> None:
-        """A task has reached so many images."""
-        self._reached[number] = images
-
-    def take(self) -> dict[int, int]:
-        """What was told since the last call."""
-        reached, self._reached = self._reached, {}
-        return reached
-
-
-@dataclass(frozen=True)
-class _Supplies:
-    """References into the object store that a task needs; nested, so that Ray fetches none of them by itself."""
-
-    outline: Any
-    blocks: Mapping[int, Any]
-    model: Any
-
-
-class _Supplied(Worker):
-    """A worker that takes models and images from the object store, and keeps what it took for the next tasks."""
-
-    def __init__(self, get: Any) -> None:
-        super().__init__()
-        self._get = get
-        self._supplies: _Supplies | None = None
-        self._blocks: OrderedDict[int, Block] = OrderedDict()
-
-    def take(self, supplies: _Supplies) -> None:
-        """What the next task needs."""
-        self._supplies = supplies
-
-    def made(self, request: JobRequest) -> IQAModel:
-        """The model as the driver made it."""
-        assert self._supplies is not None
-        reference = self._supplies.model
-        return super().made(request) if reference is None else self._get(reference)
-
-    def dataset(self, request: JobRequest) -> Dataset:
-        """The dataset as the driver read it."""
-        assert self._supplies is not None
-        reference = self._supplies.outline
-        return self._once(
-            self._datasets, request.specs[0].dataset, lambda: HeldDataset(self._get(reference), self._block)
-        )
-
-    def _block(self, number: int) -> Block:
-        assert self._supplies is not None
-        held = self._blocks.get(number)  # looked up at once: images are loaded by several threads
-        if held is None:
-            held = self._blocks[number] = self._get(self._supplies.blocks[number])
-            while len(self._blocks) > KEPT_BLOCKS:
-                with contextlib.suppress(KeyError):
-                    self._blocks.popitem(last=False)
-        return held
-
-
-class _Actor:
-    """What lives in a Ray worker process."""
-
-    def __init__(self, threads: int, news: Any) -> None:
-        import ray
-
-        torch.set_num_threads(threads)
-        self._worker, self._news = _Supplied(ray.get), news
-
-    def run(self, number: int, task: Task, spent: float, supplies: _Supplies) -> Done | IqaRobustError | str:
-        """Do a task; an error comes back as a value, since Ray would wrap it."""
-        reached = 0
-
-        def advanced(images: int) -> None:
-            nonlocal reached
-            reached += images
-            self._news.tell.remote(number, reached)
-
-        self._worker.take(supplies)
-        try:
-            return self._worker.run(task, spent, advanced)
-        except IqaRobustError as error:
-            return error
-        except Exception:
-            return traceback.format_exc()
+def _said(error: Exception) -> str:
+    """The first line of an error of Ray, which would fill a screen."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @dataclass
 class _Running:
     place: int
     number: int
+    title: str
+
+
+@dataclass
+class _Place:
+    """Room for one worker; where one is lost, another takes over."""
+
+    worker: Any
+    deaths: int
+    """Workers in a row that died here before they answered."""
 
 
 @dataclass
 class _Actors:
-    """A crew of Ray actors."""
+    """A crew of Ray actors. Only those that answered get a task: Ray accepts calls of workers it has no room for."""
 
     ray: Any
     workers: int
@@ -223,27 +168,44 @@ class _Actors:
     request: JobRequest
     dataset: Dataset
     _running: dict[Any, _Running] = field(default_factory=dict)
+    _places: dict[int, _Place] = field(default_factory=dict)
+    _asked: dict[Any, tuple[int, float]] = field(default_factory=dict)
+    """Places whose worker has not answered yet, and since when, by the reference of the answer."""
+    _idle: list[int] = field(default_factory=list)
     _blocks: dict[int, Any] = field(default_factory=dict)
     _models: dict[str, Any] = field(default_factory=dict)
+    _why: str = ""
+    """Why the last place was given up."""
 
     def __post_init__(self) -> None:
         said = outline(self.dataset, self.request.specs[0].dataset, self.request.data_root)
         self._rows = blocks_of(said.rows)
         self._block_of = {row.image_id: i for i, rows in enumerate(self._rows) for row in rows}
         self._outline: Any = self.ray.put(said)
-        self._news = self.ray.remote(_News).options(num_cpus=0).remote()
-        self._asked = 0.0
-        self._actors = [self._spawn() for _ in range(self.workers)]
-        self._idle = list(range(self.workers))
+        self._news, self._heard = self._spawn_news(), 0.0
+        for place in range(self.workers):
+            self._fill(place, deaths=0)
 
-    def _spawn(self) -> Any:
+    def _spawn_news(self) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        # On the machine of the driver, the only one that the run cannot do without.
+        here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
+        return self.ray.remote(News).options(num_cpus=0, scheduling_strategy=here).remote()
+
+    def _fill(self, place: int, deaths: int) -> None:
         options = {
             "num_cpus": self.threads,
             "num_gpus": 1 if self.request.device == "cuda" else 0,
             "max_restarts": 0,
             "scheduling_strategy": "SPREAD",
         }
-        return self.ray.remote(_Actor).options(**options).remote(self.threads, self._news)
+        worker = self.ray.remote(RayWorker).options(**options).remote(self.threads, self._news)
+        self._places[place] = _Place(worker, deaths)
+        self._ask(place)
+
+    def _ask(self, place: int) -> None:
+        self._asked[self._places[place].worker.ping.remote()] = place, time.monotonic()
 
     def free(self) -> bool:
         """Whether an actor has nothing to do."""
@@ -252,42 +214,94 @@ class _Actors:
     def start(self, number: int, task: Task, spent: float) -> None:
         """Give an idle actor the task, after putting what it needs into the object store."""
         place = self._idle.pop()
-        supplies = _Supplies(self._outline, self._needed(task), self._model(task.request))
-        reference = self._actors[place].run.remote(number, task, spent, supplies)
-        self._running[reference] = _Running(place, number)
+        supplies = Supplies(self._outline, self._needed(task), self._model(task.request))
+        reference = self._places[place].worker.run.remote(number, task, spent, supplies)
+        self._running[reference] = _Running(place, number, task.request.title)
 
     def events(self) -> Iterator[Event]:
-        """News of all actors. Raises what a task raised."""
-        ready, _ = self.ray.wait(list(self._running), timeout=WAIT_SECONDS)
+        """News of all actors. Raises what a task raised, and `WorkerError` when no actor is left."""
+        awaited = [*self._running, *self._asked]
+        if not awaited:
+            raise WorkerError(
+                f"no Ray worker is left, the last one because {self._why}; what was finished is kept: see that the"
+                " cluster has machines, and give the same command again."
+            )
+        ready, _ = self.ray.wait(awaited, timeout=WAIT_SECONDS)
         for reference in ready:
-            one = self._running.pop(reference)
-            try:
-                left = self.ray.get(reference)
-            except self.ray.exceptions.RayActorError:
-                self._actors[one.place] = self._spawn()
-                left = None
-            self._idle.append(one.place)
-            if isinstance(left, IqaRobustError):
-                raise left
-            if isinstance(left, str):
-                raise RuntimeError(f"a Ray worker failed:\n{left}")
-            yield Lost(one.number) if left is None else Finished(one.number, left)
-        if time.monotonic() - self._asked > WAIT_SECONDS:
-            self._asked = time.monotonic()
+            if reference in self._asked:
+                self._answered(reference)
+            else:
+                yield self._ended(reference)
+        self._give_up_late()
+        if time.monotonic() - self._heard > WAIT_SECONDS:
+            self._heard = time.monotonic()
             yield from self._progress()
+
+    def _answered(self, reference: Any) -> None:
+        place, _ = self._asked.pop(reference)
+        try:
+            self.ray.get(reference)
+        except self.ray.exceptions.RayError as error:
+            self._replace(place, self._places[place].deaths + 1, error)
+        else:
+            self._places[place].deaths = 0
+            self._idle.append(place)
+
+    def _ended(self, reference: Any) -> Event:
+        one = self._running.pop(reference)
+        try:
+            left = self.ray.get(reference)
+        except self.ray.exceptions.RayTaskError as error:
+            # What a task raises comes back as a value, so it is the task or the answer that could not be read.
+            raise WorkerError(
+                f"{one.title}: Ray could not hand it to a worker ({_said(error.cause)}); install the same package and"
+                " plugins on every machine and give the same command again."
+            ) from error
+        except self.ray.exceptions.RayError as error:  # not only of dead actors: memory, machines, objects
+            self._replace(one.place, 0, error)
+            return Lost(one.number)
+        self._idle.append(one.place)
+        if isinstance(left, IqaRobustError):
+            raise left
+        if isinstance(left, str):
+            raise RuntimeError(f"a Ray worker failed:\n{left}")
+        return Lost(one.number) if left is None else Finished(one.number, left)
+
+    def _replace(self, place: int, deaths: int, error: Exception) -> None:
+        """Another worker for the place of one that is lost; all that are idle have to answer again."""
+        self._end(self._places[place].worker)  # one that cannot be reached may still live, and hold its cores
+        if deaths < STARTS:
+            self._fill(place, deaths)
+        else:
+            del self._places[place]
+            self._why = f"{STARTS} in a row died before they answered ({_said(error)})"
+        for idle in self._idle:  # the same machine may have gone with them
+            self._ask(idle)
+        self._idle.clear()
+
+    def _give_up_late(self) -> None:
+        for reference, (place, since) in list(self._asked.items()):
+            if time.monotonic() - since > PLACE_SECONDS:
+                del self._asked[reference]
+                self._end(self._places.pop(place).worker)
+                self._why = f"it did not answer within {PLACE_SECONDS} s"
 
     def _progress(self) -> Iterator[Event]:
         try:
-            reached = self.ray.get(self._news.take.remote())
-        except self.ray.exceptions.RayActorError:
-            raise WorkerError("the Ray actor that collects progress died; give the same command again.") from None
+            reached = self.ray.get(self._news.take.remote(), timeout=NEWS_SECONDS)
+        except self.ray.exceptions.RayError:
+            return  # the bar moves when tasks are done
         running = {one.number for one in self._running.values()}
         yield from (Progress(number, images) for number, images in reached.items() if number in running)
 
     def stop(self) -> None:
         """End all actors; what they had finished is in the folder of the run."""
-        for actor in [*self._actors, self._news]:
-            self.ray.kill(actor)
+        for worker in [*(place.worker for place in self._places.values()), self._news]:
+            self._end(worker)
+
+    def _end(self, worker: Any) -> None:
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            self.ray.kill(worker)
 
     def _needed(self, task: Task) -> dict[int, Any]:
         """References to the blocks a task may open; the records of a cut job probe a few images and may lack some."""
@@ -307,6 +321,6 @@ class _Actors:
         if key not in self._models:
             try:
                 self._models[key] = self.ray.put(make_model(spec.model, spec.score_range))
-            except (TypeError, AttributeError, pickle.PicklingError):
+            except (TypeError, AttributeError, pickle.PickleError):
                 self._models[key] = None
         return self._models[key]
