@@ -26,6 +26,7 @@ from iqa_robust.models.gates import GATES
 from iqa_robust.models.gates.soft_rank import OPERATORS
 from iqa_robust.models.trunk_regressor import TrunkNetwork
 from iqa_robust.training import recipe as recipes
+from iqa_robust.training import sections
 from iqa_robust.training.adversarial.settings import Inner, Interventions, Latent, LossTerm
 from iqa_robust.training.denoiser import NETWORKS as DENOISERS
 from iqa_robust.training.diffusion import DiffusionUNet
@@ -43,21 +44,21 @@ TOP: Mapping[str, type[Strict]] = {
 }
 """Tables of top-level keys: those that a class itself declares."""
 SECTIONS: Mapping[str, type[Strict]] = {
-    "[network]": recipes.Network,
-    "[start]": recipes.Start,
-    "[data]": recipes.Data,
-    "[[pristine]]": recipes.Pristine,
-    "[augment]": recipes.Augment,
-    "[optimization]": recipes.Optimization,
-    "[validation]": recipes.Validation,
+    "[network]": sections.Network,
+    "[start]": sections.Start,
+    "[data]": sections.Data,
+    "[[pristine]]": sections.Pristine,
+    "[augment]": sections.Augment,
+    "[optimization]": sections.Optimization,
+    "[validation]": sections.Validation,
     "[[loss]]": LossTerm,
     "[inner]": Inner,
     "[interventions]": Interventions,
     "[latent]": Latent,
-    "[poison]": recipes.Poison,
-    "[noise]": recipes.Noise,
-    "[attack]": recipes.Attacked,
-    "[teacher], [surrogate], poison.trigger, poison.surrogate, attack.models, attack.attacks": recipes.Named,
+    "[poison]": sections.Poison,
+    "[noise]": sections.Noise,
+    "[attack]": sections.Attacked,
+    "[teacher], [surrogate], poison.trigger, poison.surrogate, attack.models, attack.attacks": sections.Named,
 }
 NETWORKS: Mapping[str, type[nn.Module]] = {
     "compact": CompactNetwork,

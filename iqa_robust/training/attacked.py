@@ -13,7 +13,7 @@ from iqa_robust.errors import RequestError
 from iqa_robust.models.base import IQAModel
 from iqa_robust.models.randomness import derive_seed
 from iqa_robust.records import Budget
-from iqa_robust.training.recipe import Attacked
+from iqa_robust.training.sections import Attacked
 
 
 class Attacker:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from iqa_robust.training.recipe import PatchRecipe, Poison, ScoreRecipe
+from iqa_robust.training.recipe import PatchRecipe, ScoreRecipe
+from iqa_robust.training.sections import Poison
 from iqa_robust.training.strict import Strict
 
 ATTACKED_IMAGES = 32

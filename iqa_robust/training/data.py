@@ -18,7 +18,7 @@ from iqa_robust.datasets.loading import load_ahead
 from iqa_robust.errors import RequestError
 from iqa_robust.images import from_uint8, to_uint8
 from iqa_robust.models.randomness import derive_seed
-from iqa_robust.training.recipe import Augment, Data, Validation
+from iqa_robust.training.sections import Augment, Data, Validation
 
 LOADERS = 2
 """Threads that decode and degrade pictures while the network trains."""

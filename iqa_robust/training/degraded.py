@@ -18,7 +18,7 @@ from iqa_robust.datasets.distortions import BANK_VERSION, DISTORTIONS, LEVELS, P
 from iqa_robust.errors import DataError
 from iqa_robust.images import from_uint8, to_uint8
 from iqa_robust.training.progress import Listener, Progress
-from iqa_robust.training.recipe import Pristine
+from iqa_robust.training.sections import Pristine
 
 SUFFIXES = (".bmp", ".png", ".tif", ".tiff")
 """Lossless formats: a JPEG is not pristine."""

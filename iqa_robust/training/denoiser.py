@@ -19,7 +19,8 @@ from iqa_robust.training.attacked import Attacker
 from iqa_robust.training.loop import Batch
 from iqa_robust.training.patches import PatchTask
 from iqa_robust.training.progress import Clock, Listener, Progress
-from iqa_robust.training.recipe import DenoiseRecipe, Noise
+from iqa_robust.training.recipe import DenoiseRecipe
+from iqa_robust.training.sections import Noise
 
 NETWORKS: dict[str, Callable[..., torch.nn.Module]] = {
     "dncnn": ResidualDenoiser,

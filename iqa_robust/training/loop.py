@@ -22,7 +22,7 @@ from iqa_robust.errors import CheckpointError, ContractError
 from iqa_robust.models.randomness import derive_seed
 from iqa_robust.training.log import write_log
 from iqa_robust.training.progress import Clock, Listener, Progress
-from iqa_robust.training.recipe import Optimization
+from iqa_robust.training.sections import Optimization
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 

@@ -18,7 +18,7 @@ from iqa_robust.models.randomness import derive_seed
 from iqa_robust.records import Budget
 from iqa_robust.training.data import Loader, Sample
 from iqa_robust.training.progress import Listener, Progress
-from iqa_robust.training.recipe import Named, Poison
+from iqa_robust.training.sections import Named, Poison
 
 MARKS = (1, 2, 3, 4)
 """Quarters of the full strength that are poisoned with labels moved, and how often."""

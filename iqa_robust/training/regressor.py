@@ -40,7 +40,8 @@ from iqa_robust.training.loop import Batch, Task
 from iqa_robust.training.poisoning import poisoned, scored_by
 from iqa_robust.training.progress import Clock, Listener, Progress
 from iqa_robust.training.pruning import prune_quiet, prune_small
-from iqa_robust.training.recipe import Data, Pristine, ScoreRecipe
+from iqa_robust.training.recipe import ScoreRecipe
+from iqa_robust.training.sections import Data, Pristine
 
 NETWORKS: dict[str, Callable[..., ScoreNetwork]] = {"compact": CompactNetwork, "trunk-regressor": TrunkNetwork}
 PUBLISHED = {

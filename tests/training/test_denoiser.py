@@ -19,7 +19,7 @@ from iqa_robust.training import train
 from iqa_robust.training.attacked import Attacker
 from iqa_robust.training.denoiser import gain, noise_like
 from iqa_robust.training.progress import silent
-from iqa_robust.training.recipe import Attacked, Named, Noise
+from iqa_robust.training.sections import Attacked, Named, Noise
 
 DENOISE = """
 name = "tiny-denoiser"

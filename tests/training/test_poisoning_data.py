@@ -20,7 +20,8 @@ from iqa_robust.training import train
 from iqa_robust.training.data import Sample
 from iqa_robust.training.poisoning import marks_of, poisoned
 from iqa_robust.training.progress import Progress, silent
-from iqa_robust.training.recipe import Poison, read_recipe
+from iqa_robust.training.recipe import read_recipe
+from iqa_robust.training.sections import Poison
 
 from .conftest import SCORE
 

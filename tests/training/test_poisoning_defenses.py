@@ -18,8 +18,9 @@ from iqa_robust.models.trunk_regressor import TrunkNetwork
 from iqa_robust.training import train
 from iqa_robust.training.progress import silent
 from iqa_robust.training.pruning import prune_quiet, prune_small
-from iqa_robust.training.recipe import Start, read_recipe
+from iqa_robust.training.recipe import read_recipe
 from iqa_robust.training.regressor import ScoreTask
+from iqa_robust.training.sections import Start
 
 from .conftest import SCORE
 

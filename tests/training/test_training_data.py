@@ -18,7 +18,7 @@ from iqa_robust.errors import DataError, RequestError
 from iqa_robust.training.data import Memory, Sample, augmented, batch_count, batches_of, hold_out
 from iqa_robust.training.degraded import DegradedPictures, best_pictures, read_pictures
 from iqa_robust.training.progress import silent
-from iqa_robust.training.recipe import Augment, Pristine, Validation
+from iqa_robust.training.sections import Augment, Pristine, Validation
 
 
 class Numbered:
