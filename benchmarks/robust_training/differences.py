@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ import pandas as pd
 from databases import DATABASES
 from methods import METHODS
 from numpy.typing import NDArray
-from results import is_worst_case, seed_of, sign
+from results import is_control, is_worst_case, seed_of, sign
 from results import method as method_of
 
 from iqa_robust.measures.weighted import Srocc
@@ -32,11 +32,11 @@ Found = dict[str, dict[int, RunRecord]]
 """Records of one database by method and seed."""
 
 
-def found_in(folder: Path) -> Found:
-    """The cells of `worst-case` at 2/255 of a track's records."""
+def found_in(folder: Path, wanted: Callable[[RunRecord], bool] = is_worst_case) -> Found:
+    """The wanted cells of a track's records, one per model."""
     found: Found = {}
     for record in read_records(folder):
-        if record.status != "failed" and is_worst_case(record):
+        if record.status != "failed" and wanted(record):
             title = record.spec.model.title
             found.setdefault(method_of(title, "none"), {})[seed_of(title)] = record
     return found
@@ -116,8 +116,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--databases", default=",".join(name for name in DATABASES if name != "compact"))
     given = parser.parse_args(arguments)
     folders = {name: given.out / "results" / f"{given.tracks}-{name}" for name in given.databases.split(",")}
-    found = {name: found_in(folder) for name, folder in folders.items() if folder.is_dir()}
-    for title, column in (("under `worst-case` at 2/255", "score_adv"), ("of clean images", "score_clean")):
+    for title, column, wanted in (
+        ("under `worst-case` at 2/255", "score_adv", is_worst_case),
+        ("of clean images", "score_clean", is_control),
+    ):
+        found = {name: found_in(folder, wanted) for name, folder in folders.items() if folder.is_dir()}
         columns = ["less", *found, "all"]
         table = [f"| `{given.method}`, SROCC {title}, {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
         table += [f"| {' | '.join(row[name] for name in columns)} |" for row in lines(found, given.method, column)]

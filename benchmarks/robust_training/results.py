@@ -22,6 +22,11 @@ def is_worst_case(record: RunRecord) -> bool:
     return (record.spec.attack.name, record.spec.budget.eps_255) == ("worst-case", EPS)
 
 
+def is_control(record: RunRecord) -> bool:
+    """Whether a cell is that of random noise at `EPS`, which every model of a track has."""
+    return (record.spec.attack.name, record.spec.budget.eps_255) == ("noise", EPS)
+
+
 def records_of(database: str, out: Path) -> list[RunRecord]:
     """Records of both tracks of a database, without failed cells, and with the bare model's of the first only."""
     records = []

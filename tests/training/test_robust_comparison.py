@@ -219,6 +219,28 @@ def _cell(label: str, scores: np.ndarray, contents: list[str | None]) -> Any:
     )
 
 
+def test_clean_scores_are_read_where_every_model_has_them(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cell(title: str, attack: str, eps: float = 2.0, status: str = "ok") -> Any:
+        spec = SimpleNamespace(
+            model=SimpleNamespace(title=title),
+            attack=SimpleNamespace(name=attack),
+            budget=SimpleNamespace(eps_255=eps),
+        )
+        return SimpleNamespace(spec=spec, status=status)
+
+    cells = [
+        cell("clean-seed0", "noise"),
+        cell("at-seed0", "noise"),
+        cell("at-seed0", "worst-case"),
+        cell("at-seed1", "worst-case", status="failed"),
+        cell("at-seed1", "noise", eps=4.0),
+    ]
+    monkeypatch.setattr(scripts.differences, "read_records", lambda folder: iter(cells))
+    assert scripts.differences.found_in(Path()) == {"at": {0: cells[2]}}
+    controls = scripts.differences.found_in(Path(), scripts.results.is_control)
+    assert controls == {"clean": {0: cells[0]}, "at": {0: cells[1]}}
+
+
 def test_differences_are_means_over_common_seeds_with_intervals_over_contents_and_seeds(scripts: Any) -> None:
     rng = np.random.default_rng(0)
     n, contents = 12, ["a", "a", "a", None, "b", "b", None, None, "c", "c", "c", "c"]
