@@ -107,7 +107,7 @@ class TrunkNetwork(ScoreNetwork):
         self.trunk, self._stage_paths = build_trunk(backbone)
         replace_relus(self.trunk, activation)
         replace_max_pools(self.trunk)
-        self._taps = _taps(self._stages())
+        self._taps = _taps(self._stages(), backbone)
         pooled = 2 * sum(self._taps.values())
         self.register_buffer("feature_mean", torch.zeros(pooled))
         self.register_buffer("feature_scale", torch.ones(pooled))
@@ -139,19 +139,30 @@ class TrunkNetwork(ScoreNetwork):
 
 
 @torch.no_grad()
-def _taps(stages: list[nn.Module]) -> dict[int, int]:
+def _taps(stages: list[nn.Module], backbone: str) -> dict[int, int]:
     """Where to pool: the number of the last stage of every resolution, and its channels.
 
     Found by a forward pass on the meta device: shapes only, no arithmetic. The first stages may be a convolution, a
-    normalization and an activation in a row; they share a resolution, so they count as one.
+    normalization and an activation in a row; they share a resolution, so they count as one. The image is wider than
+    high, which tells maps with channels last from maps with channels first.
+
+    Raises:
+        RequestError: the stages take images of one size only, or give something else than maps (N, C, H, W).
     """
     device = next(parameter.device for stage in stages for parameter in stage.parameters())
-    x = torch.zeros(1, 3, 128, 128, device=device)
+    x = torch.zeros(1, 3, 128, 160, device=device)
     shapes = []
     for stage in stages:
         mode = stage.training
-        x = stage.eval()(x)
-        stage.train(mode)
-        shapes.append(tuple(x.shape[1:]))
+        try:
+            x = stage.eval()(x)
+        except Exception as error:  # a library's own complaint about the size
+            raise RequestError(f"backbone {backbone!r}: its stages take no image of 128 x 160 pixels.") from error
+        finally:
+            stage.train(mode)
+        shape = tuple(x.shape[1:]) if isinstance(x, torch.Tensor) else ()
+        if len(shape) != 3 or not shape[1] <= shape[2] <= 1.5 * shape[1]:
+            raise RequestError(f"backbone {backbone!r}: expected stages that give maps (C, H, W), got {shape}.")
+        shapes.append(shape)
     taps = [i for i in range(len(shapes)) if i + 1 == len(shapes) or shapes[i][1:] != shapes[i + 1][1:]]
     return {i: shapes[i][0] for i in taps}

@@ -39,6 +39,13 @@ def test_other_backbones_are_refused(backbone: str) -> None:
         TrunkNetwork(backbone=backbone)
 
 
+@pytest.mark.parametrize("name", ["pvt_v2_b0", "swin_tiny_patch4_window7_224", "levit_128s"])
+def test_trunks_without_maps_of_any_size_are_refused(name: str) -> None:
+    pytest.importorskip("timm")
+    with torch.device("meta"), pytest.raises(RequestError, match=f"backbone 'timm:{name}'"):
+        TrunkNetwork(backbone=f"timm:{name}")
+
+
 def test_unknown_normalizations_are_refused() -> None:
     with pytest.raises(RequestError, match="imagenet, half, caffe-bgr"):
         TrunkNetwork(normalization="tensorflow")
