@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iqa_robust.errors import RequestError
+from iqa_robust.errors import RequestError, StorageError
 from iqa_robust.records import Place, place
 
 
@@ -70,9 +70,7 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and their cost; run nothing.")] = False,
 ) -> None:
     """Run a track, or what is missing of it, and write its board and report."""
-    root = None if data_root is None else place(data_root)
-    if root is not None and not root.is_dir():
-        raise RequestError(f"--data-root {data_root}: no such folder; give the folder that holds the datasets.")
+    root = None if data_root is None else _folder(data_root)
 
     from iqa_robust.cli.terminal import make_console
 
@@ -195,3 +193,14 @@ def _duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _folder(data_root: str) -> Place:
+    root = place(data_root)
+    try:
+        found = root.is_dir()
+    except StorageError as error:  # nothing has run: what was asked for is wrong
+        raise RequestError(f"--data-root {error}") from error
+    if not found:
+        raise RequestError(f"--data-root {data_root}: no such folder; give the folder that holds the datasets.")
+    return root

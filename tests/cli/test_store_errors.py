@@ -95,6 +95,12 @@ def test_a_run_that_cannot_write(cli, track: Path) -> None:
     assert (outcome.status, outcome.err) == (2, f"iqa-robust: {sentence}\n")
 
 
+def test_a_data_root_that_does_not_answer_is_a_wrong_request(cli, track: Path, tmp_path: Path) -> None:
+    outcome = cli("run", track, "--data-root", "refusing://data", "--out", tmp_path / "out")
+    assert (outcome.status, outcome.err) == (2, f"iqa-robust: --data-root refusing://data: {ANSWER}\n")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("s3fs") is None or importlib.util.find_spec("moto") is None,
     reason="needs s3fs and moto[server]",
