@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +32,10 @@ Found = dict[str, dict[int, RunRecord]]
 """Records of one database by method and seed."""
 
 
-def found_in(folder: Path, wanted: Callable[[RunRecord], bool] = is_worst_case) -> Found:
+def found_in(records: Iterable[RunRecord], wanted: Callable[[RunRecord], bool] = is_worst_case) -> Found:
     """The wanted cells of a track's records, one per model."""
     found: Found = {}
-    for record in read_records(folder):
+    for record in records:
         if record.status != "failed" and wanted(record):
             title = record.spec.model.title
             found.setdefault(method_of(title, "none"), {})[seed_of(title)] = record
@@ -116,11 +116,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--databases", default=",".join(name for name in DATABASES if name != "compact"))
     given = parser.parse_args(arguments)
     folders = {name: given.out / "results" / f"{given.tracks}-{name}" for name in given.databases.split(",")}
+    records = {name: read_records(folder) for name, folder in folders.items() if folder.is_dir()}
     for title, column, wanted in (
         ("under `worst-case` at 2/255", "score_adv", is_worst_case),
         ("of clean images", "score_clean", is_control),
     ):
-        found = {name: found_in(folder, wanted) for name, folder in folders.items() if folder.is_dir()}
+        found = {name: found_in(each, wanted) for name, each in records.items()}
         columns = ["less", *found, "all"]
         table = [f"| `{given.method}`, SROCC {title}, {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
         table += [f"| {' | '.join(row[name] for name in columns)} |" for row in lines(found, given.method, column)]

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from databases import DATABASES, Database
+from judged_images import images_of
 from results import EPS
 
 import iqa_robust as ir
@@ -52,10 +53,8 @@ def through(model: IQAModel, identity: float) -> IQAModel:
 def lines(checkpoint: Path, database: Database, steps: Sequence[int]) -> Iterator[tuple[str, ...]]:
     """One line per slope and number of steps, without database and seed."""
     model = with_score_range(ir.models.create(database.network, weights=str(checkpoint)), database.score_range).eval()
-    dataset = ir.datasets.create(database.dataset, split="test", **database.judged)
-    items = list(dataset)
-    images, mos = torch.stack([item.x for item in items]), [item.mos for item in items]
-    same = 1.0 if model.info.higher_is_better == dataset.mos_higher_is_better else -1.0
+    images, mos, better = images_of(database)
+    same = better if model.info.higher_is_better else -better
     for count in steps:
         for name, identity in SLOPES.items():
             found = ir.attacks.create("pgd")(

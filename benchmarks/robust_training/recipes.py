@@ -47,8 +47,9 @@ def recipe(name: str, method: Method, database: str, seed: int) -> str:
 
 def _epochs(data: Database, method: Method) -> int:
     """As many optimizer steps for all: free training makes several of every batch (Shafahi et al., 2019)."""
-    free = method.inner is not None and method.inner.get("method") == "free"
-    return max(1, round(data.epochs / method.inner["steps"])) if method.inner and free else data.epochs
+    inner = method.inner or {}
+    visits = inner["steps"] if inner.get("method") == "free" else 1
+    return max(1, round(data.epochs / visits))
 
 
 def _validation(data: Database, method: Method) -> Section:

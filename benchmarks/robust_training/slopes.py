@@ -23,16 +23,17 @@ import numpy as np
 import torch
 from databases import DATABASES, Database
 from differences import found_in
+from judged_images import images_of
 from methods import METHODS
-from sklearn.linear_model import RidgeCV
 
 import iqa_robust as ir
 from iqa_robust.measures.correlation import srocc
 from iqa_robust.models.base import with_score_range
 from iqa_robust.models.checkpoints import load
-from iqa_robust.models.learned import from_range
 from iqa_robust.models.trunk_regressor import TrunkNetwork
-from iqa_robust.training.regressor import RIDGE_ALPHAS
+from iqa_robust.records import read_records
+from iqa_robust.training.regressor import load_network
+from iqa_robust.training.ridge import fit_head
 
 PLUGGED: dict[str, dict[str, Any] | None] = {
     "no gate": None,
@@ -68,8 +69,8 @@ def slope(model: torch.nn.Module, images: torch.Tensor) -> tuple[float, torch.Te
 
 def trained(out: Path, names: Sequence[str], methods: Sequence[str], seed: int) -> Iterator[tuple[str, ...]]:
     """One line per method: its name, and per database the slope and the shift of `worst-case` in its records."""
-    images = {name: _images(DATABASES[name], "test", **DATABASES[name].judged)[0] for name in names}
-    records = {name: found_in(out / "results" / f"robust-{name}") for name in names}
+    images = {name: images_of(DATABASES[name])[0] for name in names}
+    records = {name: found_in(read_records(out / "results" / f"robust-{name}")) for name in names}
     for method in methods:
         texts = []
         for name in names:
@@ -90,17 +91,16 @@ def trained(out: Path, names: Sequence[str], methods: Sequence[str], seed: int) 
 
 def plugged(checkpoint: Path, database: Database, gates: Mapping[str, Any] = PLUGGED) -> Iterator[tuple[str, ...]]:
     """One line per gate: its name, the slope, and the clean SROCC of what it leaves of the network."""
-    stored = load(checkpoint)
-    judged = {key: value for key, value in database.judged.items() if key != "limit"}
-    images, mos, same = _images(database, "test", **database.judged)
-    learned, labels, _ = _images(database, "train", **{**judged, "limit": FITTED})
+    params = load(checkpoint).config["params"]
+    images, mos, better = images_of(database)
+    learned, labels, _ = images_of(database, "train", limit=FITTED)
     for name, gate in gates.items():
-        params = {**stored.config["params"], "gate": None if gate is None else {**gate, "where": "every"}}
-        network = TrunkNetwork(**params).eval()
-        network.load_state_dict(stored.tensors, strict=False)  # the gates have nothing stored
+        gated = {**params, "gate": None if gate is None else {**gate, "where": "every"}}
+        network = TrunkNetwork(**gated).eval()
+        load_network(network, database.network, gated, str(checkpoint))
         fit(network, learned, labels)
         value, scores = slope(network, images)
-        yield (name, f"{value:.2f}", f"{same * srocc(scores, mos):.2f}")
+        yield (name, f"{value:.2f}", f"{better * srocc(scores, mos):.2f}")
 
 
 @torch.no_grad()
@@ -110,21 +110,7 @@ def fit(network: TrunkNetwork, images: torch.Tensor, labels: Sequence[float]) ->
     for batch in images.split(8):
         network.features(batch)
     network.gates.eval()
-    features = torch.cat([network.features(batch) for batch in images.split(8)])
-    network.feature_mean.copy_(features.mean(dim=0))
-    network.feature_scale.copy_(features.std(dim=0).clamp(min=1e-6))
-    target = from_range(torch.tensor(labels), *network.score_range)
-    found = RidgeCV(RIDGE_ALPHAS).fit(((features - network.feature_mean) / network.feature_scale).numpy(), target)
-    network.head.weight.copy_(torch.from_numpy(np.atleast_2d(found.coef_)).float())
-    network.head.bias.fill_(float(found.intercept_))
-
-
-def _images(database: Database, split: str, **params: Any) -> tuple[torch.Tensor, list[float], float]:
-    """Images of one size (N, 3, H, W), their labels, and 1 where higher labels and higher scores mean the same."""
-    dataset = ir.datasets.create(database.dataset, split=split, **params)
-    items = list(dataset)
-    same = 1.0 if dataset.mos_higher_is_better else -1.0
-    return torch.stack([item.x for item in items]), [item.mos for item in items], same
+    fit_head(network, torch.cat([network.features(batch) for batch in images.split(8)]), torch.tensor(labels))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,7 +16,6 @@ from iqa_robust.measures.correlation import plcc_raw, srocc
 from iqa_robust.models import compact, trunk_regressor
 from iqa_robust.models.checkpoints import Checkpoint, load, load_into, resolve
 from iqa_robust.models.compact import CompactNetwork
-from iqa_robust.models.learned import from_range
 from iqa_robust.models.randomness import derive_seed
 from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.models.trunk_regressor import DEFAULT_BACKBONE, DEFAULT_NORMALIZATION, TrunkNetwork
@@ -41,6 +39,7 @@ from iqa_robust.training.poisoning import poisoned, scored_by
 from iqa_robust.training.progress import Clock, Listener, Progress
 from iqa_robust.training.pruning import prune_quiet, prune_small
 from iqa_robust.training.recipe import ScoreRecipe
+from iqa_robust.training.ridge import fit_head
 from iqa_robust.training.sections import Data, Pristine
 
 NETWORKS: dict[str, Callable[..., ScoreNetwork]] = {"compact": CompactNetwork, "trunk-regressor": TrunkNetwork}
@@ -49,8 +48,6 @@ PUBLISHED = {
     "trunk-regressor": (trunk_regressor.PUBLISHED, trunk_regressor.WEIGHTS),
 }
 """Published weights by network: name -> file, and the folder."""
-RIDGE_ALPHAS = np.logspace(0, 5, 11)
-"""Strengths of regularization tried by leave-one-out."""
 MAY_CHANGE = dict.fromkeys(("dropout", "gate", "activation"))
 """Parameters in which a network may differ from the one whose weights it starts from, if the weights fit."""
 GATES = "gates."
@@ -129,22 +126,12 @@ class ScoreTask(Task):
             prune_quiet(self.network, (images.to(self.device) for images, _ in self._patches(0)), start.prune)
 
     def _fit_head(self, listener: Listener) -> None:
-        from sklearn.linear_model import RidgeCV
-
         if not isinstance(self.network, TrunkNetwork):
             raise RequestError(
                 f"recipe {self.recipe.name!r}: start.head = 'ridge' needs the network 'trunk-regressor'."
             )
         network = self.network.eval().to(self.device)
-        features, mos = self._pooled(network, listener)
-        mean, scale = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
-        target = from_range(mos, self.low, self.high)
-        fitted = RidgeCV(RIDGE_ALPHAS).fit(((features - mean) / scale).numpy(), target.numpy())
-        with torch.no_grad():
-            network.feature_mean.copy_(mean)
-            network.feature_scale.copy_(scale)
-            network.head.weight.copy_(torch.from_numpy(np.atleast_2d(fitted.coef_)).float())
-            network.head.bias.fill_(float(fitted.intercept_))
+        fit_head(network, *self._pooled(network, listener))
 
     @torch.no_grad()
     def _pooled(self, network: TrunkNetwork, listener: Listener) -> tuple[torch.Tensor, torch.Tensor]:

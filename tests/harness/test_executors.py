@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from job_requests import job_request as request
 
 import iqa_robust as ir
 from iqa_robust import attacks
@@ -26,8 +26,7 @@ from iqa_robust.harness.executors.processes import Processes
 from iqa_robust.harness.executors.schedule import Event, Finished, Lost, Progress, work_through
 from iqa_robust.harness.executors.tasks import Task, cut
 from iqa_robust.harness.executors.worker import Done
-from iqa_robust.harness.precision import FP32
-from iqa_robust.records import Budget, Component, RunSpec
+from iqa_robust.records import Component
 
 
 class Sized(Dataset):
@@ -53,26 +52,6 @@ class Sized(Dataset):
 
     def _digests(self, row: Row) -> tuple[str, str | None]:
         raise NotImplementedError
-
-
-def request(attack: str = "pgd", batch_size: int = 2, seed: int = 0) -> JobRequest:
-    spec = RunSpec(
-        track="t-v1",
-        dataset=Component(name="photos", params={"limit": 5, "crop": 48}),
-        manifest="m",
-        model=Component(name="m"),
-        weights_sha256=None,
-        score_range=None,
-        defense=None,
-        attack=Component(name=attack),
-        goal="away",
-        target=None,
-        budget=Budget(),
-        knowledge="adaptive",
-        seed=seed,
-        package_version="0",
-    )
-    return JobRequest((spec,), Path("out"), None, "cpu", batch_size, False, FP32)
 
 
 def test_one_worker_gets_whole_jobs() -> None:
@@ -108,7 +87,7 @@ def test_many_jobs_are_not_cut_and_many_images_are() -> None:
 @pytest.mark.parametrize("kind", [SetAttack, TrainedAttack])
 def test_attacks_that_see_the_whole_set_or_learn_first_stay_whole(kind: type) -> None:
     name = next(name for name in attacks.names() if issubclass(attacks.get(name), kind))
-    assert cut([request(name)], Sized(sizes="a" * 600), workers=2) == [Task(request(name), None, 600)]
+    assert cut([request(attack=name)], Sized(sizes="a" * 600), workers=2) == [Task(request(attack=name), None, 600)]
 
 
 class Scripted:

@@ -11,15 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from job_requests import job_request
 
 import iqa_robust as ir
 from iqa_robust.errors import RequestError, WorkerError
 from iqa_robust.harness.executors.base import JobRequest, Silent
 from iqa_robust.harness.executors.tasks import Task
 from iqa_robust.harness.executors.worker import Done
-from iqa_robust.harness.precision import FP32
 from iqa_robust.models.base import IQAModel
-from iqa_robust.records import Budget, Component, RunSpec
 
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 from iqa_robust.harness.executors import ray_actors  # noqa: E402  (needs Ray)
@@ -35,23 +34,7 @@ SILENCE = object()
 
 
 def request(seed: int = 0, out: Path = Path("out"), steps: int = 10) -> JobRequest:
-    spec = RunSpec(
-        track="t-v1",
-        dataset=Component(name="photos", params={"limit": 4, "crop": 48}),
-        manifest="m",
-        model=Component(name="ssim"),
-        weights_sha256=None,
-        score_range=(0.0, 1.0),
-        defense=None,
-        attack=Component(name="pgd"),
-        goal="away",
-        target=None,
-        budget=Budget(steps=steps),
-        knowledge="adaptive",
-        seed=seed,
-        package_version="0",
-    )
-    return JobRequest((spec,), out, None, "cpu", 2, False, FP32)
+    return job_request(model="ssim", limit=4, seed=seed, out=out, steps=steps)
 
 
 TASKS = [Task(request(seed), None, 4) for seed in range(3)]

@@ -219,7 +219,7 @@ def _cell(label: str, scores: np.ndarray, contents: list[str | None]) -> Any:
     )
 
 
-def test_clean_scores_are_read_where_every_model_has_them(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clean_scores_are_read_where_every_model_has_them(scripts: Any) -> None:
     def cell(title: str, attack: str, eps: float = 2.0, status: str = "ok") -> Any:
         spec = SimpleNamespace(
             model=SimpleNamespace(title=title),
@@ -235,9 +235,8 @@ def test_clean_scores_are_read_where_every_model_has_them(scripts: Any, monkeypa
         cell("at-seed1", "worst-case", status="failed"),
         cell("at-seed1", "noise", eps=4.0),
     ]
-    monkeypatch.setattr(scripts.differences, "read_records", lambda folder: iter(cells))
-    assert scripts.differences.found_in(Path()) == {"at": {0: cells[2]}}
-    controls = scripts.differences.found_in(Path(), scripts.results.is_control)
+    assert scripts.differences.found_in(cells) == {"at": {0: cells[2]}}
+    controls = scripts.differences.found_in(cells, scripts.results.is_control)
     assert controls == {"clean": {0: cells[0]}, "at": {0: cells[1]}}
 
 
