@@ -19,7 +19,7 @@ from pathlib import Path
 from databases import DATABASES
 from methods import METHODS, Method
 from recipes import recipe
-from tracks import leading_track, purified_track, track
+from tracks import leading_track, purified_track, radii_track, track
 
 from iqa_robust.errors import RequestError
 from iqa_robust.records import RunRecord, read_records, write_record
@@ -64,10 +64,11 @@ def train(out: Path, name: str, method: Method, database: str, seed: int) -> int
 
 
 def evaluate(out: Path, database: str) -> int:
-    """The tracks of a database: all its checkpoints, the leading ones, and a clean one behind purifiers."""
+    """The tracks of a database: all its checkpoints, the leading ones twice, and a clean one behind purifiers."""
     found = [path.resolve() for path in sorted((out / database).glob("*.safetensors"))]
     status = _run(out, f"robust-{database}", track(database, found, out.resolve()))
     status |= _run(out, f"leading-{database}", leading_track(database, found, out.resolve()))
+    status |= _run(out, f"radii-{database}", radii_track(database, found, out.resolve()))
     clean = [path for path in found if path.stem.startswith("clean-seed")]
     if clean:
         status |= _run(out, f"purified-{database}", purified_track(database, clean[0], out.resolve()))
@@ -83,7 +84,7 @@ def publish(out: Path, database: str, to: Path) -> None:
     Raises:
         RequestError: a checkpoint was trained again after it was judged.
     """
-    for name in (f"robust-{database}", f"leading-{database}", f"purified-{database}"):
+    for name in (f"{kind}-{database}" for kind in ("robust", "leading", "radii", "purified")):
         if not (out / "results" / name).is_dir():
             continue
         records = read_records(out / "results" / name)

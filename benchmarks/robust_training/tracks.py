@@ -35,7 +35,17 @@ eps_255 = [1, 2, 4]
 gradients take about 80."""
 
 
-LEADING = ("clean", "correlation", "at", "wide-sort-mask-correlation")
+RADII = f"""{CONTROL}
+[[attacks]]
+name = "pgd"
+goal = "reflect"
+steps = 100
+eps_255 = [1, 2, 4]
+{WORST_CASE}eps_255 = [1, 4]
+"""
+"""What the other tracks leave out: `worst-case` at the other radii, and PGD of ten times the steps."""
+
+LEADING = ("clean", "correlation", "at", "nt", "wide-sort-mask-correlation")
 """Methods whose differences more images must tell apart, and the one that clean scores are compared with."""
 MANY = 120
 """Images of the track of the leading methods; the others have the first of them."""
@@ -49,16 +59,27 @@ def track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
 
 def leading_track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
     """The track of the leading methods among the checkpoints: `worst-case` and its control, on more images."""
-    leading = [path for path in checkpoints if path.stem.rpartition("-seed")[0] in LEADING]
+    leading = [path for path in checkpoints if _method(path) in LEADING]
     title = f"The leading robust trainings on {database}"
     attacks = CONTROL + WORST_CASE
     return _track(f"leading-{database}", title, database, leading, out, ("none",), attacks, version=2, limit=MANY)
+
+
+def radii_track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
+    """The track of the leading methods' first seed: more radii and more steps."""
+    first = [path for path in checkpoints if _method(path) in LEADING and path.stem.endswith("-seed0")]
+    title = f"The leading robust trainings on {database}, more radii and steps"
+    return _track(f"radii-{database}", title, database, first, out, ("none",), RADII)
 
 
 def purified_track(database: str, checkpoint: Path, out: Path) -> str:
     """The track of one checkpoint behind each of the best purifiers."""
     title = f"The best purifiers on {database}"
     return _track(f"purified-{database}", title, database, [checkpoint], out, ("none", *PURIFIERS), ATTACKS)
+
+
+def _method(checkpoint: Path) -> str:
+    return checkpoint.stem.rpartition("-seed")[0]
 
 
 def _track(

@@ -86,4 +86,6 @@ class RunProgress:
 
     def lost(self, title: str) -> None:
         """Say that a worker died."""
-        self._console.print(f"a worker died over {title}; another goes on", style="yellow", markup=False)
+        self._console.print(
+            f"a worker died over {title}; three may, then its cells have failed", style="yellow", markup=False
+        )

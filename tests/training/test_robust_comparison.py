@@ -106,6 +106,11 @@ def test_tracks_are_valid_and_name_no_folder_of_the_machine(scripts: Any, tmp_pa
         track = load_track(path)
         assert [model.label for model in track.models] == ["at-seed0"]
         assert [attack.name for attack in track.attacks] == ["noise", "worst-case"]
+        path = tmp_path / f"radii-{database}.toml"
+        path.write_text(scripts.tracks.radii_track(database, named, tmp_path))
+        track = load_track(path)
+        assert [model.label for model in track.models] == ["at-seed0"]
+        assert {attack.name for attack in track.attacks} == {"noise", "pgd", "worst-case"}
         path = tmp_path / f"purified-{database}.toml"
         path.write_text(scripts.tracks.purified_track(database, found[0], tmp_path))
         assert [defense.name for defense in load_track(path).defenses] == ["none", *scripts.tracks.PURIFIERS]
