@@ -71,6 +71,8 @@ class Attack(ABC):
     """True for the control that every attack must beat: it does not try."""
     aims: ClassVar[bool] = True
     """False for an attack that never asks the model it attacks where to go: a transfer attack, or a fixed trigger."""
+    maximizes: ClassVar[bool] = True
+    """False for an attack that stops where its aim is met, so that others moving the score further prove nothing."""
     note: ClassVar[str] = ""
     """What a reader of the board must know, such as that the attack is a reconstruction."""
 

@@ -377,6 +377,7 @@ class _Runner:
             "training_datasets": None if info.training_datasets is None else list(info.training_datasets),
             "access": self.job.attack.access,
             "control": self.job.attack.control,
+            "maximizes": self.job.attack.maximizes,
             "note": self.job.attack.note,
             "defense_note": "" if defense is None else type(defense).note,
             "canary": defense is not None and type(defense).canary,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+import pandas as pd
 
 from iqa_robust.measures.certificates import outside
 from iqa_robust.measures.correlation import srocc
@@ -29,7 +30,9 @@ means nothing."""
 def _scale(record: RunRecord) -> float:
     if record.spec.score_range is not None:
         return record.spec.score_range[1] - record.spec.score_range[0]
-    spread = float(np.nanstd(_own_clean(record)))
+    clean = _own_clean(record)
+    clean = clean[np.isfinite(clean)]
+    spread = float(np.std(clean)) if len(clean) else 0.0
     return spread if spread > 0 else 1.0
 
 
@@ -39,25 +42,23 @@ def _own_clean(record: RunRecord) -> np.ndarray:
     return record.images[column].to_numpy(dtype=float)
 
 
-def effect(record: RunRecord) -> float:
-    """How far the goal was served: the mean shift of the row's own system in the direction the goal asks for.
+def gains(record: RunRecord) -> pd.Series:
+    """By image, how far the goal was served: the shift of the row's own system in the direction the goal asks for.
 
     For `target`, and for `reflect` with its mirror point, it is the distance to the aim that was gained. Native units;
-    NaN without images.
+    images without a finite score are left out.
     """
     clean = _own_clean(record)
     adv = record.images["score_adv"].to_numpy(dtype=float)
     both = np.isfinite(clean) & np.isfinite(adv)
-    clean, adv = clean[both], adv[both]
-    if not len(clean):
-        return float("nan")
+    clean, adv, images = clean[both], adv[both], record.images["image_id"].to_numpy()[both]
     goal, better = record.spec.goal, 1 if record.facts["higher_is_better"] else -1
     if goal in ("up", "down"):
-        return float(np.mean(adv - clean) * (better if goal == "up" else -better))
+        return pd.Series((adv - clean) * (better if goal == "up" else -better), index=images)
     if goal == "away" or (goal == "reflect" and record.spec.score_range is None):
-        return float(np.mean(np.abs(adv - clean)))
+        return pd.Series(np.abs(adv - clean), index=images)
     aim = record.spec.target if goal == "target" else sum(record.spec.score_range or ()) - clean
-    return float(np.mean(np.abs(clean - aim) - np.abs(adv - aim)))
+    return pd.Series(np.abs(clean - aim) - np.abs(adv - aim), index=images)
 
 
 IGNORED = frozenset({"attack", "eps", "steps", "queries", "eot", "knowledge"})
@@ -95,8 +96,17 @@ def _alike(record: RunRecord, others: Iterable[RunRecord], *ignoring: str) -> li
 
 
 def _beaten(record: RunRecord, rivals: Iterable[RunRecord], margin: float = MARGIN) -> bool:
-    own = effect(record)
-    return any(effect(rival) > own * margin and effect(rival) > own for rival in rivals)
+    """Whether a rival does more on the images that both have: the means of different images say nothing."""
+    if not record.facts.get("maximizes", True):
+        return False
+    own = gains(record)
+    for rival in rivals:
+        other = gains(rival)
+        both = own.index.intersection(other.index)
+        mine, theirs = own[both].mean(), other[both].mean()
+        if theirs > mine * margin and theirs > mine:
+            return True
+    return False
 
 
 def score_not_repeatable(record: RunRecord, others: Sequence[RunRecord]) -> bool:

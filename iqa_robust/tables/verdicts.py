@@ -46,7 +46,8 @@ DISAPPEARED = 0.5
 def verdicts(records: Sequence[RunRecord]) -> pd.DataFrame:
     """One row per system (model and defense), norm and radius; controls and failed cells are left out.
 
-    Columns (shifts are means of |shift| from the system's own clean scores, in units of their spread):
+    Columns (shifts are means of |shift| from the system's own clean scores of the same seed, in units of the spread of
+    all clean scores, their deviation over the images there are):
 
     - `srocc_clean`, `drift_scaled`: the system's own clean SROCC, and the mean absolute difference that the defense
       makes to clean scores, as a share of the score range (native units where there is none).
@@ -118,25 +119,25 @@ def disappeared(table: pd.DataFrame) -> tuple[int, int]:
 def _row(records: Sequence[RunRecord]) -> dict[str, Any]:
     first = records[0]
     spec = first.spec
-    clean = _by_image(first, _own_clean_column(first))
+    column = _own_clean_column(first)
+    clean, mos = _over_seeds(records, column), _over_seeds(records, "mos")
     spread = float(clean.std(ddof=0))  # NaN, without a warning, where no image has a score
     sign = fact(first, "higher_is_better")
-    mos = _by_image(first, "mos")
-    moved = {record.digest: (_by_image(record, "score_adv").reindex(clean.index) - clean) for record in records}
+    adv = {record.digest: _by_image(record, "score_adv").reindex(clean.index) for record in records}
+    # A randomized defense has other clean scores for every seed.
+    moved = {record.digest: adv[record.digest] - _by_image(record, column).reindex(clean.index) for record in records}
     means = {digest: float(shift.abs().mean()) / spread if spread else math.nan for digest, shift in moved.items()}
-    correlations = {record.digest: _srocc(first, mos, clean + moved[record.digest], sign) for record in records}
+    correlations = {digest: _srocc(first, mos, scores, sign) for digest, scores in adv.items()}
     strongest = min(records, key=lambda record: (_or_top(correlations[record.digest]), record.digest))
-    everything = pd.DataFrame(moved)
+    everything, reached = pd.DataFrame(moved), pd.DataFrame(adv)
+    furthest = [row.abs().idxmax() if row.notna().any() else None for _, row in everything.iterrows()]
     worst = pd.Series(
-        [row[row.abs().idxmax()] if row.notna().any() else math.nan for _, row in everything.iterrows()],
-        index=everything.index,
+        [math.nan if at is None else everything.at[i, at] for i, at in zip(clean.index, furthest, strict=True)]
     )
-    by_knowledge = {
-        name: max((means[r.digest] for r in records if r.spec.knowledge == name), default=math.nan)
-        for name in KNOWLEDGE
-    }
+    worst_adv = [math.nan if at is None else reached.at[i, at] for i, at in zip(clean.index, furthest, strict=True)]
+    by_knowledge = {name: _top(means[r.digest] for r in records if r.spec.knowledge == name) for name in KNOWLEDGE}
     span = 1.0 if spec.score_range is None else spec.score_range[1] - spec.score_range[0]
-    drift = 0.0 if spec.defense is None else float((clean - _by_image(first, "score_clean")).abs().mean()) / span
+    drift = 0.0 if spec.defense is None else float((clean - _over_seeds(records, "score_clean")).abs().mean()) / span
     return {
         "manifest": spec.manifest,
         "track": spec.track,
@@ -147,18 +148,33 @@ def _row(records: Sequence[RunRecord]) -> dict[str, Any]:
         "n_images": len(clean),
         "srocc_clean": _srocc(first, mos, clean, sign),
         "drift_scaled": drift,
-        "milliseconds": min(record.probes.get("milliseconds", math.nan) for record in records),
-        "memory_mb": min(record.probes.get("memory_mb", math.nan) for record in records),
+        "milliseconds": -_top(-record.probes.get("milliseconds", math.nan) for record in records),
+        "memory_mb": -_top(-record.probes.get("memory_mb", math.nan) for record in records),
         **{f"shift_{name.replace('-', '_')}": value for name, value in by_knowledge.items()},
         "shift_worst": float(worst.abs().mean()) / spread if spread else math.nan,
         "srocc_strongest": correlations[strongest.digest],
-        "srocc_worst": _srocc(first, mos, clean + worst, sign),
+        "srocc_worst": _srocc(first, mos, pd.Series(worst_adv, index=clean.index), sign),
         "strongest": strongest.spec.attack.title,
         "strongest_knowledge": strongest.spec.knowledge,
         "protection_oblivious": math.nan,
         "protection": math.nan,
         "flags": ";".join(flags_of(tuple(records))),
     }
+
+
+def _top(values: Iterable[float]) -> float:
+    """The largest of those that are known; NaN where none is."""
+    return max((value for value in values if not math.isnan(value)), default=math.nan)
+
+
+def _over_seeds(records: Sequence[RunRecord], column: str) -> pd.Series:
+    """By image, the mean over the seeds of what any cell knows: a cell that failed on an image does not hide it."""
+    by_seed: dict[int, pd.Series] = {}
+    for record in records:
+        found = _by_image(record, column)
+        known = by_seed.get(record.spec.seed)
+        by_seed[record.spec.seed] = found if known is None else known.combine_first(found)
+    return pd.DataFrame(by_seed).mean(axis=1)
 
 
 def _own_clean_column(record: RunRecord) -> str:

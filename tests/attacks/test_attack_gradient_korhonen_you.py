@@ -132,6 +132,25 @@ def test_images_whose_score_stops_rising_leave(make_model: type[IQAModel]) -> No
     assert result.queries.tolist() == result.gradients.tolist()
 
 
+@pytest.mark.parametrize("queries", [30, 42, 45])
+def test_an_image_without_queries_does_not_end_the_search_of_its_neighbors(make_model: Callable, queries: int) -> None:
+    """Images leave after different numbers of steps, so one has queries left for the other side and one has not."""
+    bumpy = torch.randint(0, 2, (1, 3, 48, 48), generator=torch.Generator().manual_seed(1)).float() * 128 / 255 + 0.25
+    bumpy = (bumpy * 255).round() / 255
+    x = torch.cat([bumpy, pictures(1, 48, 48)])
+
+    def score(z: torch.Tensor) -> torch.Tensor:
+        values = z.flatten(1) @ torch.linspace(-1, 1, 3 * 48 * 48)
+        return torch.where(values < 0, values, 0.2 * values)
+
+    attack, budget = attacks.create("korhonen-you"), Budget(eps_255=4, steps=40, queries=queries)
+    together = attack(make_model(score), x, goal="away", budget=budget)
+    for i in range(2):
+        alone = attack(make_model(score), x[i : i + 1], goal="away", budget=budget)
+        assert torch.equal(alone.images[0], together.images[i])
+        assert alone.queries[0] == together.queries[i]
+
+
 def test_up_to_the_optimum_of_a_linear_model(images: Callable[..., torch.Tensor], linear: IQAModel) -> None:
     """Where the map is not zero every value reaches the corner, if the rate is high enough."""
     x = images(3, low=30, high=220)

@@ -227,3 +227,18 @@ def test_a_model_that_is_nan_everywhere_is_flagged_though_its_cell_failed() -> N
 def test_the_documentation_explains_every_flag() -> None:
     text = (Path(__file__).parents[2] / "docs" / "flags.md").read_text()
     assert set(re.findall(r"^## ([a-z-]+)$", text, re.MULTILINE)) == set(FLAGS)
+
+
+def test_cells_are_compared_on_the_images_that_both_have() -> None:
+    shift = np.linspace(2, 20, N)
+    kept = shift < 8  # the images that the attack moved most failed
+    attacked = make(score_adv=np.where(kept, CLEAN + shift, np.nan))
+    noise = make(score_adv=CLEAN + shift / 2, **NOISE)
+    assert attacked.images["score_adv"].sub(CLEAN).mean() < noise.images["score_adv"].sub(CLEAN).mean()
+    assert "control-noise-wins" not in find_flags(attacked, [noise])
+    assert "control-noise-wins" in find_flags(attacked, [make(score_adv=CLEAN + 2 * shift, **NOISE)])
+
+
+def test_an_attack_that_stops_at_its_aim_is_not_beaten_by_one_that_goes_on() -> None:
+    assert "black-box-wins" in find_flags(make(5), [make(9, **SQUARE)])
+    assert "black-box-wins" not in find_flags(make(5, facts={"maximizes": False}), [make(9, **SQUARE)])

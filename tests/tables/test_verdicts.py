@@ -63,6 +63,48 @@ def test_the_strongest_of_all_is_named_and_measured(grid: list[RunRecord]) -> No
     assert math.isnan(found.loc["none", "protection"])
 
 
+@pytest.mark.parametrize("name", ["aaa", "zzz"])
+def test_images_on_which_one_cell_failed_count_by_the_others(make_record: Callable, name: str) -> None:
+    whole, broken = make_record(attack="bbb", n=40), make_record(attack=name, n=40, status="partial", reason="x")
+    images = broken.images.copy()
+    images.loc[3:, ["status", "reason"]] = "failed", "x"
+    images.loc[3:, ["score_clean", "score_adv"]] = math.nan
+    (row,) = verdicts([whole, dataclasses.replace(broken, images=images)]).to_dict("records")
+    alone = verdicts([whole]).iloc[0]
+    assert row["n_images"] == 40
+    assert row["srocc_clean"] == alone["srocc_clean"]
+    adv = whole.images["score_adv"].to_numpy(copy=True)
+    for i in range(3):
+        other = images["score_adv"][i]
+        if abs(other - images["score_clean"][i]) > abs(adv[i] - images["score_clean"][i]):
+            adv[i] = other
+    assert row["srocc_worst"] == pytest.approx(stats.spearmanr(whole.images["mos"], adv)[0])
+
+
+def test_every_seed_is_held_against_its_own_clean_scores(make_record: Callable) -> None:
+    records, clean = [], []
+    for seed in range(3):
+        record = make_record(defense="blur", seed=seed, facts={"deterministic": False})
+        images = record.images.copy()
+        images["score_def_clean"] += np.random.default_rng(seed).normal(0, 0.1, len(images))
+        images["score_adv"] = images["score_def_clean"] + 0.2
+        clean.append(images["score_def_clean"].to_numpy())
+        records.append(dataclasses.replace(record, images=images))
+    row = verdicts(records).iloc[0]
+    mean = np.mean(clean, axis=0)
+    assert row["shift_adaptive"] == pytest.approx(0.2 / np.std(mean))
+    assert row["shift_worst"] == pytest.approx(0.2 / np.std(mean))
+    assert row["srocc_clean"] == pytest.approx(stats.spearmanr(records[0].images["mos"], mean)[0])
+
+
+def test_what_one_cell_did_not_measure_is_known_from_another(make_record: Callable) -> None:
+    without, with_ = make_record(attack="aaa"), make_record(attack="bbb")
+    without = dataclasses.replace(without, probes={})
+    with_ = dataclasses.replace(with_, probes={"milliseconds": 5.0, "memory_mb": 7.0})
+    row = verdicts([without, with_]).iloc[0]
+    assert (row["milliseconds"], row["memory_mb"]) == (5, 7)
+
+
 def test_protection_that_disappears_is_counted(grid: list[RunRecord]) -> None:
     assert disappeared(verdicts(grid)) == (1, 1)  # .25 is left of .9
     firm = [record for record in grid if record.spec.knowledge != "adaptive" or record.spec.defense is None]

@@ -46,6 +46,7 @@ class RankFlip(SetAttack):
 
     source = "Ghildyal and Liu, TMLR 2023, arXiv:2305.08840"
     form = "adapted"
+    maximizes = False
     norms = ("linf", "l2", "psnr", "ssim")
 
     def __init__(

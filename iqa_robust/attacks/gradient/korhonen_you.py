@@ -64,7 +64,13 @@ class KorhonenYou(Attack):
     def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
         """(N, 3, H, W): the better of the last points; better ones on the way are in the objective's memory."""
         activity = activity_map(x)
-        return best_of(objective, [self._climb(side, x, activity, budget, rng) for side in objective.sides()])
+        ends = [self._climb(side, x, activity, budget, rng) for side in objective.sides()]
+        if len(ends) == 1:
+            return ends[0]
+        # An image without queries left to compare its ends keeps the first; the objective remembers what was better.
+        index = (objective.remaining() >= len(ends)).nonzero().squeeze(1).to(x.device)
+        ends[0][index] = best_of(objective, [end[index] for end in ends], index)
+        return ends[0]
 
     def _climb(
         self, objective: Objective, x: torch.Tensor, activity: torch.Tensor, budget: Budget, rng: ImageRNG
@@ -75,11 +81,14 @@ class KorhonenYou(Attack):
         landing = Landing(objective, x, budget, rng)
         index = torch.arange(len(x), device=x.device)
         for step in range(1, budget.steps + 1):
+            index = index[(objective.remaining()[index.cpu()] > 0).to(x.device)]
+            if len(index) == 0:
+                break
             value, slope = objective.gradient(z[index], index)
             slope = torch.nan_to_num(slope)
             if step == 1:
                 size = slope.abs().mean(dim=(1, 2, 3))
-                scale = FIRST_SLOPE / torch.where(size > 0, size, torch.ones_like(size))
+                scale[index] = FIRST_SLOPE / torch.where(size > 0, size, torch.ones_like(size))
             stale[index] = torch.where(value > best[index], 0.0, stale[index] + 1)
             best[index] = torch.fmax(best[index], value)
             if step > LEAST_STEPS:

@@ -44,6 +44,7 @@ class Minimum(Attack):
     form = "ours"
     norms = BALLS
     goals = ("up", "down", "away")
+    maximizes = False
     note = "looks for the smallest perturbation that moves the score by a stated amount, not for the largest shift"
 
     def __init__(self, *, shift: float = 0.1, halvings: int = 8) -> None:
