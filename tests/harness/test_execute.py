@@ -201,7 +201,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
 def test_a_defense_that_breaks_fails_alone() -> None:
     bare, broken = run_job(job([spec(), spec("broken", "oblivious")], [None, Broken()]))
     assert (bare.status, broken.status) == ("ok", "failed")
-    assert broken.reason == "ZeroDivisionError: by design"
+    assert broken.reason == "Broken.purify: ZeroDivisionError: by design"
     assert broken.images["score_adv"].isna().all() and len(broken.images) == 5
 
 
