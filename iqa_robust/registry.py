@@ -7,6 +7,7 @@ shadowed; a plugin that cannot be loaded stays listed and says why when it is us
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points, version
 from importlib.util import find_spec
-from inspect import signature
+from inspect import Signature, formatannotation, signature
 from typing import Any, Generic, TypeVar
 
 from iqa_robust.errors import (
@@ -29,6 +30,13 @@ from iqa_robust.errors import (
 T = TypeVar("T")
 OWN_DISTRIBUTION = "iqa-robust"
 
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str, os.PathLike), "text"),
+    "Mapping[str, Any]": ((Mapping,), "a table of names and values"),
+}
+"""Annotations that are checked here, because such parameters are often used long after the constructor. Others, such
+as numbers, are left to the constructors, which know their ranges, too."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -40,6 +48,11 @@ class Entry:
     version: str
     requires: str | None = None
     """Top-level module of an optional dependency the entry needs, if any."""
+
+    @property
+    def origin(self) -> str:
+        """The name and whose it is, as sentences say it."""
+        return f"{self.name!r} from {self.distribution} {self.version}".rstrip()
 
 
 class Registry(Generic[T]):
@@ -103,7 +116,7 @@ class Registry(Generic[T]):
             return self._added[name]
         entry = self.entry(name)
         module, _, attribute = entry.target.partition(":")
-        where = f"{self.kind} {name!r} from {entry.distribution} {entry.version}"
+        where = f"{self.kind} {entry.origin}"
         try:
             found: Any = import_module(module)
             for part in attribute.split("."):
@@ -122,13 +135,18 @@ class Registry(Generic[T]):
         return found
 
     def filled(self, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """`params` and every default of the constructor. Raises `RequestError` for parameters it does not take."""
+        """`params` and every default of the constructor.
+
+        Raises:
+            RequestError: it does not take the parameters, or text or a table is something else.
+        """
         expected = signature(self.get(name))
         try:
             bound = expected.bind(**params)
         except TypeError as error:
             accepted = ", ".join(expected.parameters) or "none"
             raise RequestError(f"{self.kind} {name!r}: {error}; it takes: {accepted}.") from error
+        self._check_kinds(name, expected, params)
         bound.apply_defaults()
         filled = dict(bound.arguments)
         for parameter in expected.parameters.values():
@@ -136,13 +154,29 @@ class Registry(Generic[T]):
                 filled.update(filled.pop(parameter.name, {}))
         return filled
 
+    def _check_kinds(self, name: str, expected: Signature, params: Mapping[str, Any]) -> None:
+        for parameter in expected.parameters.values():
+            annotation = parameter.annotation
+            written = annotation if isinstance(annotation, str) else formatannotation(annotation)
+            if parameter.name not in params or written.removesuffix(" | None") not in _KINDS:
+                continue
+            types, what = _KINDS[written.removesuffix(" | None")]
+            value = params[parameter.name]
+            if not (isinstance(value, types) or (value is None and written.endswith(" | None"))):
+                raise RequestError(f"{self.kind} {name!r}: expected {parameter.name} to be {what}, got {value!r}.")
+
     def name_of(self, cls: type) -> str | None:
         """The name of a registered class, or None. Imports nothing."""
         target = f"{cls.__module__}:{cls.__qualname__}"
         return next((name for name in self.names() if self.entry(name).target == target), None)
 
     def create(self, name: str, **params: Any) -> T:
-        """An instance of `name` with keyword parameters. Raises `RequestError` for parameters it does not take."""
+        """An instance of `name` with keyword parameters.
+
+        Raises:
+            UnknownNameError, PluginError: as `get`; `PluginError` also when the constructor fails.
+            RequestError: it does not take the parameters.
+        """
         self.filled(name, params)
         try:
             return self.get(name)(**params)
@@ -150,6 +184,9 @@ class Registry(Generic[T]):
             raise
         except (TypeError, ValueError) as error:
             raise RequestError(f"{self.kind} {name!r} does not accept {params}: {error}.") from error
+        except (Exception, SystemExit) as error:  # as in `get`
+            origin = self.entry(name).origin
+            raise PluginError(f"{self.kind} {origin} could not be made: {type(error).__name__}: {error}.") from error
 
     def add(self, name: str, cls: type[T]) -> None:
         """Register a class for this session (notebooks). Raises `DuplicateNameError` rather than shadow a name."""

@@ -190,6 +190,33 @@ def test_an_error_inside_a_constructor_is_not_hidden() -> None:
     assert isinstance(raised.value.__cause__, TypeError)
 
 
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"table": 3}, "dataset 'csv': expected table to be text, got 3."),
+        ({"table": None}, "dataset 'csv': expected table to be text, got None."),
+        ({"table": "table.csv", "root": 3}, "dataset 'csv': expected root to be text, got 3."),
+    ],
+)
+def test_text_is_checked_before_it_is_used(params: dict[str, object], sentence: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        datasets.create("csv", **params)
+    assert str(raised.value) == sentence
+
+
+def test_a_path_is_text_and_none_is_no_table() -> None:
+    assert datasets.create("csv", table=Path("table.csv"), root=None).root is None
+    assert defenses.create("trained", model="compact", params=None).params is None  # type: ignore[attr-defined]
+
+
+def test_a_constructor_that_fails_names_package_version_and_cause(site: Site) -> None:
+    source = SOUND.format(name="Dim").replace("self.strength = strength", "raise RuntimeError('init boom')")
+    site.install("acme-lab", "1.0", {"dim": "acme_module:Dim"}, acme_module=source)
+    with pytest.raises(PluginError) as raised:
+        registry().create("acme-lab/dim")
+    assert str(raised.value) == "defense 'acme-lab/dim' from acme-lab 1.0 could not be made: RuntimeError: init boom."
+
+
 def test_a_missing_extra_is_not_installed_rather_than_broken() -> None:
     found: Registry[Defense] = Registry(
         "defense",

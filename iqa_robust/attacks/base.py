@@ -158,10 +158,11 @@ class Attack(ABC):
             known: what earlier attacks on the same two models found out of clean images; this one adds to it.
 
         Raises:
-            ContractError: images, goal, norm or budget do not fit the model or the attack.
+            ContractError: an argument is of another kind, or images, goal, norm or budget do not fit the model or
+                the attack.
         """
         check_inputs(model, images, ref)
-        self._check_request(model, goal, budget, target, labels)
+        self._check_request(model, goal, budget, seed, target, labels)
         search, known = model if search is None else search, Known() if known is None else known
         if self.perturbs == "reference":
             model, search = Swapped(model), Swapped(search)
@@ -218,10 +219,15 @@ class Attack(ABC):
         model: IQAModel,
         goal: str,
         budget: Budget,
+        seed: int,
         target: torch.Tensor | float | None,
         labels: torch.Tensor | None,
     ) -> None:
         name = type(self).__name__
+        if not isinstance(budget, Budget):
+            raise ContractError(f"budget: expected a Budget, such as Budget(eps_255=4), got {budget!r}.")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ContractError(f"seed: expected a whole number >= 0, got {seed!r}.")
         if goal not in GOALS:
             raise ContractError(f"goal: expected one of {', '.join(GOALS)}, got {goal!r}.")
         if goal not in self.goals:

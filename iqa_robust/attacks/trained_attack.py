@@ -116,7 +116,7 @@ class TrainedAttack(Attack):
         The budget's `queries` do not limit the fit.
 
         Raises:
-            ContractError: no images, or images, references, goal or norm that do not fit.
+            ContractError: no images, or images, references, goal, budget or seed that do not fit.
         """
         if not images:
             raise ContractError(f"{type(self).__name__}.fit: expected at least one image.")
@@ -126,7 +126,7 @@ class TrainedAttack(Attack):
             )
         for i, image in enumerate(images):
             check_inputs(model, image[None], None if refs is None else refs[i][None])
-        self._check_request(model, goal, budget, None, None)
+        self._check_request(model, goal, budget, seed, None, None)
         by_size: dict[tuple[int, ...], list[int]] = {}
         for i, image in enumerate(images):
             by_size.setdefault(tuple(image.shape), []).append(i)

@@ -87,7 +87,7 @@ def command(
         loaded = load_track(find_track(track))
         selection = planning.Selection(_names(models), _names(defenses), _names(attacks), limit)
         plan = planning.make_plan(loaded, data_root=root, selection=selection)
-    folder = place(out or Path("iqa-robust-out") / loaded.name)
+    folder = place(Path("iqa-robust-out") / loaded.name if out is None else out, "--out")
     if dry_run:
         _print_plan(plan, folder, device.value, part, console)
         return
@@ -196,7 +196,7 @@ def _duration(seconds: float) -> str:
 
 
 def _folder(data_root: str) -> Place:
-    root = place(data_root)
+    root = place(data_root, "--data-root")
     try:
         found = root.is_dir()
     except StorageError as error:  # nothing has run: what was asked for is wrong

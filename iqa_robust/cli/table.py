@@ -16,21 +16,22 @@ def command(
     ] = None,
 ) -> None:
     """Rebuild the board from the records of DIR; print it, or write it."""
-    from iqa_robust.records import place
+    from iqa_robust.records import place, target_file
     from iqa_robust.tables.from_folder import board_of, verdicts_of, write_per_image_of
     from iqa_robust.tables.write import write_board
 
-    source = place(folder)
-    if per_image is not None:
-        write_per_image_of(source, place(per_image))
-    if verdicts is not None:
-        write_board(verdicts_of(source), place(verdicts))
-    if csv is None and (per_image is not None or verdicts is not None):
-        return
-    table = board_of(source)
-    if csv is not None:
-        write_board(table, place(csv))
+    source = place(folder, "DIR")
+    board_file = None if csv is None else target_file(csv, "--csv")
+    images_file = None if per_image is None else target_file(per_image, "--per-image")
+    verdicts_file = None if verdicts is None else target_file(verdicts, "--verdicts")
+    if images_file is not None:
+        write_per_image_of(source, images_file)
+    if verdicts_file is not None:
+        write_board(verdicts_of(source), verdicts_file)
+    if board_file is not None:
+        write_board(board_of(source), board_file)
+    if board_file or images_file or verdicts_file:
         return
     from iqa_robust.cli.terminal import make_console, print_board
 
-    print_board(table, make_console())
+    print_board(board_of(source), make_console())

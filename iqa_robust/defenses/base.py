@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from iqa_robust.errors import ContractError
-from iqa_robust.models.base import IQAModel
+from iqa_robust.models.base import IQAModel, check_model
 from iqa_robust.models.randomness import draws, seeded
 
 
@@ -60,8 +60,9 @@ class Purifier(Defense):
         """The model behind this purifier.
 
         Raises:
-            ContractError: the model is full-reference and the purifier moves the frame.
+            ContractError: it is no `IQAModel`, or it is full-reference and the purifier moves the frame.
         """
+        check_model(model)
         if model.info.full_reference and not self.keeps_geometry:
             raise ContractError(
                 f"{type(self).__name__} changes the frame of the image, so it cannot defend a full-reference model."
@@ -96,15 +97,15 @@ class PurifiedModel(IQAModel):
 
     def _purified(self, x: torch.Tensor) -> torch.Tensor:
         if isinstance(self.purifier, DifferentiablePurifier) or not (torch.is_grad_enabled() and x.requires_grad):
-            return self.purifier.purify(x)
+            return self._exact(x)
         if type(self.purifier).deterministic:
             with torch.no_grad():
-                exact = self.purifier.purify(x)
+                exact = self._exact(x)
             slope = self.purifier.surrogate(x)
         else:  # both must see the same draw
             seeds = [int(seed) for seed in draws(x.shape[0]).integers(0, 2**62)]
             with torch.no_grad(), seeded(seeds):
-                exact = self.purifier.purify(x)
+                exact = self._exact(x)
             with seeded(seeds):
                 slope = self.purifier.surrogate(x)
         if slope.shape != exact.shape:
@@ -113,3 +114,12 @@ class PurifiedModel(IQAModel):
                 f" got {tuple(slope.shape)}."
             )
         return slope + (exact - slope).detach()
+
+    def _exact(self, x: torch.Tensor) -> torch.Tensor:
+        purified = self.purifier.purify(x)
+        if isinstance(purified, torch.Tensor) and purified.ndim == 4 and purified.shape[:2] == x.shape[:2]:
+            return purified
+        got = tuple(purified.shape) if isinstance(purified, torch.Tensor) else type(purified).__name__
+        raise ContractError(
+            f"{type(self.purifier).__name__}.purify: expected images of shape ({x.shape[0]}, 3, H', W'), got {got}."
+        )

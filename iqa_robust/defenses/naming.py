@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
-from iqa_robust.errors import RequestError
+from iqa_robust.errors import RequestError, UnknownNameError
 from iqa_robust.registry import Entry, Registry
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class DefenseRegistry(Registry["Defense"]):
 
     def entry(self, name: str) -> Entry:
         """Where `name` comes from; of a composition, the distributions of its parts, other than this one."""
+        if name == "none" and name not in self.names():
+            raise UnknownNameError("no defense named 'none': it is the bare model, which defense=None asks for.")
         if not self._is_composition(name):
             return super().entry(name)
         entries = [self.entry(part) for part in _parts(name)]

@@ -8,7 +8,7 @@ from typing import Any
 from iqa_robust import models
 from iqa_robust.defenses.base import Defense
 from iqa_robust.errors import ContractError
-from iqa_robust.models.base import IQAModel
+from iqa_robust.models.base import IQAModel, check_model
 
 
 class Trained(Defense):
@@ -35,6 +35,7 @@ class Trained(Defense):
 
     def wrap(self, model: IQAModel) -> IQAModel:
         """The trained model, in the mode of the bare one."""
+        check_model(model)
         twin = models.create(self.model, **(self.params or {})).train(model.training)
         for name in ("higher_is_better", "full_reference", "score_range"):
             bare, trained = getattr(model.info, name), getattr(twin.info, name)

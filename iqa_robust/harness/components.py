@@ -15,6 +15,7 @@ from iqa_robust.attacks.base import Attack
 from iqa_robust.datasets.base import Dataset
 from iqa_robust.datasets.fetched import local_root
 from iqa_robust.defenses.base import Defense
+from iqa_robust.errors import IqaRobustError, PluginError
 from iqa_robust.models.base import IQAModel, WrappedModel, WrappedModule, with_score_range
 from iqa_robust.records import Component, Place
 from iqa_robust.registry import Registry
@@ -94,6 +95,29 @@ def make_model(component: Component, score_range: tuple[float, float] | None) ->
 def make_defense(component: Component | None) -> Defense | None:
     """The defense, or None for the bare model."""
     return None if component is None else defenses.create(component.name, **component.params)
+
+
+def behind(defense: Defense, model: IQAModel) -> IQAModel:
+    """The model behind the defense.
+
+    Raises:
+        PluginError: `wrap` fails or returns something else; the sentence names whose defense it is.
+        IqaRobustError: what `wrap` raises on purpose.
+    """
+    try:
+        made = defense.wrap(model)
+    except IqaRobustError:
+        raise
+    except Exception as error:  # a plugin may fail in any way
+        raise PluginError(f"{_whose(defense)}: wrap failed: {type(error).__name__}: {error}.") from error
+    if not isinstance(made, IQAModel):
+        raise PluginError(f"{_whose(defense)}: expected wrap to return an IQAModel, got {type(made).__name__}.")
+    return made
+
+
+def _whose(defense: Defense) -> str:
+    name = defenses.registry.name_of(type(defense))
+    return f"defense {type(defense).__name__}" if name is None else f"defense {defenses.registry.entry(name).origin}"
 
 
 def make_attack(component: Component) -> Attack:

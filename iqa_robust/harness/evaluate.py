@@ -109,7 +109,7 @@ def evaluate(
     attack = attacks.create(attack) if isinstance(attack, str) else attack
     defense = defenses.create(defense) if isinstance(defense, str) else defense
     _check_types(dataset, attack, defense, seed, batch_size)
-    budget = budget or Budget()
+    budget = Budget() if budget is None else budget
     if not isinstance(budget, Budget):
         raise ContractError(f"budget: expected a Budget, got {type(budget).__name__}.")
     goal = attack.goals[0] if goal == "away" and len(attack.goals) == 1 else goal

@@ -16,12 +16,13 @@ from iqa_robust.attacks.base import Attack, AttackResult
 from iqa_robust.attacks.known import Known
 from iqa_robust.datasets.base import Dataset, Row
 from iqa_robust.defenses.base import Defense
-from iqa_robust.errors import DataError, IqaRobustError, StorageError
+from iqa_robust.errors import DataError, StorageError
 from iqa_robust.harness.attack_setup import fit_attack, plan_targets
 from iqa_robust.harness.cost import clean_cost
 from iqa_robust.harness.decoded import Decoded
 from iqa_robust.harness.environment import environment, peak_memory_mb
 from iqa_robust.harness.explanations import with_explanations
+from iqa_robust.harness.failures import reason_of
 from iqa_robust.harness.image_rows import attack_columns, failed_row, image_frame, image_rows
 from iqa_robust.harness.kept import Kept
 from iqa_robust.harness.memory import is_out_of_memory, release
@@ -189,7 +190,7 @@ class _Runner:
         except (KeyboardInterrupt, SystemExit):
             raise
         except Exception as error:  # whatever a model, defense or attack does, the other cells go on
-            return f"{type(error).__name__}: {error}" if not isinstance(error, IqaRobustError) else str(error)
+            return reason_of(error)
         return ""
 
     def _attack_all(self, rows: Sequence[Row]) -> None:

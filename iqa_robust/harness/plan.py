@@ -14,7 +14,7 @@ from iqa_robust.attacks.base import Attack
 from iqa_robust.datasets.base import Dataset
 from iqa_robust.defenses.base import Defense
 from iqa_robust.errors import ContractError, DataError, IqaRobustError, RequestError
-from iqa_robust.harness.components import describe, make_attack, make_dataset, make_defense, make_model
+from iqa_robust.harness.components import behind, describe, make_attack, make_dataset, make_defense, make_model
 from iqa_robust.harness.track import (
     BARE,
     AttackEntry,
@@ -239,7 +239,7 @@ class _Planner:
         if defense[0] is None or defense[1] is None:
             return True
         with self._noting(f"{model[0].title} behind {defense[0].title}"):
-            defense[1].wrap(model[1])
+            behind(defense[1], model[1])
             return True
         return False
 
@@ -249,7 +249,7 @@ class _Planner:
         attack_list: list[tuple[Component, Attack, AttackEntry]],
     ) -> None:
         for (model_component, model), (defense_component, defense) in combinations:
-            system = model if defense is None else defense.wrap(model)
+            system = model if defense is None else behind(defense, model)
             for attack_component, _, entry in attack_list:
                 if not system.info.deterministic and entry.queries is not None and entry.queries < entry.eot:
                     name = model_component.title if defense_component is None else defense_component.title

@@ -16,12 +16,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from iqa_robust.errors import RecordError, RequestError
+from iqa_robust.errors import RecordError
 from iqa_robust.records import (
     Place,
-    Remote,
     RunRecord,
     listed,
+    make_writable,
     read_images,
     read_record,
     remove_folder,
@@ -41,15 +41,7 @@ class Store:
 
     def prepare(self) -> None:
         """Make the folder and see that it can be written. Raises `RequestError`."""
-        try:
-            if not isinstance(self.runs, Remote):
-                self.runs.mkdir(parents=True, exist_ok=True)
-            probe = self.runs / ".writable"
-            probe.write_bytes(b"")
-            probe.unlink(missing_ok=True)  # another shard may do the same at this moment
-        except OSError as error:
-            reason = error.strerror or error
-            raise RequestError(f"{self.folder}: cannot be written ({reason}); give another --out.") from error
+        make_writable(self.runs, self.folder, "--out")
 
     def check_version(self, package_version: str) -> None:
         """Refuse to mix records of two versions of the package in one folder. Raises `RecordError`."""

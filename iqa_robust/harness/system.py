@@ -13,6 +13,7 @@ from iqa_robust.attacks.known import Known, keys_of
 from iqa_robust.datasets.base import Dataset, Item
 from iqa_robust.defenses.base import Defense
 from iqa_robust.errors import DataError
+from iqa_robust.harness.components import behind
 from iqa_robust.models.base import Certificate, IQAModel, WrappedModel, score
 from iqa_robust.models.randomness import content_seeds, derive_seed, seeded
 from iqa_robust.records import RunSpec
@@ -75,7 +76,7 @@ class System:
         """The defended model is made by `defense.wrap`; the bare one is not touched."""
         self.bare = bare
         self._defense = defense
-        self.defended = None if defense is None else defense.wrap(bare).eval()
+        self.defended = None if defense is None else behind(defense, bare).eval()
 
     @property
     def scored(self) -> IQAModel:

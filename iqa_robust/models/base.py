@@ -124,7 +124,12 @@ def wrap(module: nn.Module, info: ModelInfo | None = None) -> IQAModel:
     Args:
         module: called with the images only, or with images and references when `info.full_reference`.
         info: what is known of it; the default assumes a no-reference model where higher is better.
+
+    Raises:
+        ContractError: neither module nor callable, or `info` is something else.
     """
+    if not isinstance(info, ModelInfo | None):
+        raise ContractError(f"models.wrap: expected info to be a ModelInfo or None, got {type(info).__name__}.")
     if isinstance(module, IQAModel) and info is None:
         return module
     if not isinstance(module, nn.Module):
@@ -198,8 +203,18 @@ class Swapped(WrappedModel):
         return None
 
 
+def check_model(model: object) -> None:
+    """Raise `ContractError` for anything but an `IQAModel`."""
+    if not isinstance(model, IQAModel):
+        raise ContractError(
+            f"model: expected an IQAModel, got {type(model).__name__}; make one with `models.create(name)` or"
+            " `models.wrap(module)`."
+        )
+
+
 def check_inputs(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:
     """Raise `ContractError` unless the images, and the references where the model needs them, fit the model."""
+    check_model(model)
     check_images(x)
     if model.info.full_reference:
         if ref is None:

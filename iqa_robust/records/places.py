@@ -193,11 +193,46 @@ Place = Path | Remote
 """A folder or file of this machine, or what a URL names."""
 
 
-def place(text: str | Path) -> Place:
-    """A path, or a URL with `://` in it; `file://` is a path."""
+def place(text: str | Path, option: str = "path") -> Place:
+    """A path, or a URL with `://` in it; `file://` is a path.
+
+    Raises:
+        RequestError: the text is empty; the sentence names `option`, which it was given for.
+    """
+    if text == "":
+        raise RequestError(f"{option}: expected a path or a URL, got an empty text.")
     if isinstance(text, str) and "://" in text:
         return Path(text.removeprefix("file://")) if text.startswith("file://") else Remote(text)
     return Path(text)
+
+
+def target_file(text: str | Path, option: str) -> Place:
+    """The place of a file that will be written; the folder it goes into is made.
+
+    Raises:
+        RequestError: it has no name, is a folder, or lies where nothing can be written; `option` is what to change.
+    """
+    path = place(text, option)
+    if not path.name:
+        raise RequestError(f"{option}: expected the name of a file, got {str(text)!r}.")
+    if isinstance(path, Path):  # a store at a URL shows by itself what it takes
+        if path.is_dir():
+            raise RequestError(f"{path}: cannot be written (Is a directory); give another {option}.")
+        make_writable(path.parent, path, option)
+    return path
+
+
+def make_writable(folder: Place, asked: Place, option: str) -> None:
+    """Make a folder and see that it can be written. Raises `RequestError`, which names what was asked for."""
+    try:
+        if isinstance(folder, Path):
+            folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink(missing_ok=True)  # another process may do the same at this moment
+    except OSError as error:
+        reason = error.strerror or error
+        raise RequestError(f"{asked}: cannot be written ({reason}); give another {option}.") from error
 
 
 def listed(folder: Place, pattern: str, *, below: bool = False) -> list[Place]:

@@ -35,7 +35,8 @@ def train(
         The path of the checkpoint.
 
     Raises:
-        RequestError: the recipe is wrong (all mistakes are listed), or `out` is taken by another one.
+        RequestError: the recipe is wrong (all mistakes are listed), `out` is taken by another one, or
+            `out` or `log` cannot be written.
         DataError: a dataset or a picture is missing or broken.
         CheckpointError: first weights or the state of an interrupted training cannot be used.
     """

@@ -10,6 +10,7 @@ from iqa_robust import datasets
 from iqa_robust.datasets.splits import nested_sample
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.models.checkpoints import load, save
+from iqa_robust.records import target_file
 from iqa_robust.training.cards import ATTACKED_CROP, ATTACKED_IMAGES, ATTACKED_RADII, ATTACKED_STEPS, Card
 from iqa_robust.training.data import Sample, center_crops, open_split
 from iqa_robust.training.denoiser import DenoiseTask
@@ -28,7 +29,9 @@ def run(name: str | Path, *, data_root: Path | None, out: Path | None, log: Path
     out = Path(f"{recipe.name}.safetensors") if out is None else out
     if out.suffix != ".safetensors":
         raise RequestError(f"--out: expected a file name that ends in .safetensors, got {str(out)!r}.")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    for path, option in ((out, "--out"), (log, "--log")):
+        if path is not None:
+            target_file(path, option)  # hours before it is written
     if _is_finished(out, recipe):
         return out
     if isinstance(recipe, TriggerRecipe):

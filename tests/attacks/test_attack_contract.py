@@ -342,3 +342,26 @@ class TestRequests:
     def test_images_must_be_images(self, linear: IQAModel) -> None:
         with pytest.raises(ContractError, match="divide 8-bit values by 255"):
             attacks.create("fgsm")(linear, torch.full((1, 3, 16, 16), 200.0), goal="up", budget=Budget())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"model": torch.nn.Flatten()},
+            "model: expected an IQAModel, got Flatten; make one with `models.create(name)`",
+        ),
+        ({"model": "compact"}, "model: expected an IQAModel, got str;"),
+        ({"budget": None}, "budget: expected a Budget, such as Budget(eps_255=4), got None."),
+        ({"budget": {"eps_255": 2}}, "budget: expected a Budget, such as Budget(eps_255=4), got {'eps_255': 2}."),
+        ({"seed": -1}, "seed: expected a whole number >= 0, got -1."),
+        ({"seed": 1.5}, "seed: expected a whole number >= 0, got 1.5."),
+        ({"seed": True}, "seed: expected a whole number >= 0, got True."),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(
+    images: Callable[..., torch.Tensor], linear: IQAModel, wrong: dict[str, object], message: str
+) -> None:
+    arguments = {"model": linear, "goal": "up", "budget": Budget(), **wrong}
+    with pytest.raises(ContractError, match=re.escape(message)):
+        attacks.create("pgd")(images=images(), **arguments)  # type: ignore[arg-type]

@@ -68,6 +68,27 @@ TRACK_EDITS = {
         "not those the track is frozen on",
     ),
     "empty split": ('split = "all"', 'split = "val"', "there is no split 'val'"),
+    "a split that is a number": ('split = "all"', "split = 3", "dataset 'csv': expected split to be text, got 3"),
+    "weights that are a number": (
+        '"ssim"',
+        '"compact"\nparams = { weights = 5 }',
+        "model 'compact': expected weights to be text, got 5",
+    ),
+    "a model that is a number": (
+        '"gaussian"',
+        '"trained"\nparams = { model = 3 }',
+        "defense 'trained': expected model to be text, got 3",
+    ),
+    "a purifier that is a number": (
+        '"gaussian"',
+        '"denoised-median-smoothing"\nparams = { purifier = 3 }',
+        "expected purifier to be text, got 3",
+    ),
+    "parameters that are a number": (
+        '"gaussian"',
+        '"denoised-median-smoothing"\nparams = { purifier_params = 3 }',
+        "expected purifier_params to be a table of names and values, got 3",
+    ),
     "table is not there": ("table.csv", "tabel.csv", "tabel.csv"),
 }
 del TRACK_EDITS["reflect without a range"]

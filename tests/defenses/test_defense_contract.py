@@ -11,13 +11,14 @@ import torch
 from skimage import data
 from torch import nn
 
+from iqa_robust import defenses
 from iqa_robust.defenses.base import DifferentiablePurifier, Purifier
 from iqa_robust.defenses.codec.jpeg import JPEG
 from iqa_robust.defenses.filtering.gaussian import Gaussian
 from iqa_robust.defenses.filtering.median import Median
 from iqa_robust.defenses.geometry.random_crop import RandomCrop
 from iqa_robust.defenses.quantization.bit_depth import BitDepth
-from iqa_robust.errors import ContractError
+from iqa_robust.errors import ContractError, UnknownNameError
 from iqa_robust.models.base import IQAModel, ModelInfo, wrap
 from iqa_robust.models.randomness import draws, seeded
 
@@ -208,3 +209,49 @@ def test_a_surrogate_of_another_shape_is_refused() -> None:
 def test_a_differentiable_purifier_is_its_own_surrogate() -> None:
     assert isinstance(Median(), DifferentiablePurifier)
     assert torch.equal(Median().surrogate(photos()), Median().purify(photos()))
+
+
+@pytest.mark.parametrize(
+    "name", ["jpeg", "resize", "median-smoothing", "randomized-smoothing", "canary-rank", "jpeg+flip"]
+)
+@pytest.mark.parametrize("model", [None, nn.Flatten()])
+def test_what_is_no_model_is_not_wrapped(name: str, model: object) -> None:
+    with pytest.raises(ContractError, match=f"expected an IQAModel, got {type(model).__name__}; make one with"):
+        defenses.create(name).wrap(model)  # type: ignore[arg-type]
+
+
+def test_a_trained_model_replaces_a_model_only() -> None:
+    with pytest.raises(ContractError, match="expected an IQAModel, got NoneType; make one with"):
+        defenses.create("trained", model="compact").wrap(None)  # type: ignore[arg-type]
+
+
+def test_the_bare_model_is_no_defense() -> None:
+    with pytest.raises(UnknownNameError, match="'none': it is the bare model, which defense=None asks for"):
+        defenses.create("none")
+
+
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [
+        (lambda x: x[:, :1], r"\(2, 1, 16, 16\)"),
+        (lambda x: x[:1], r"\(1, 3, 16, 16\)"),
+        (lambda x: x[0], r"\(3, 16, 16\)"),
+        (lambda x: None, "NoneType"),
+    ],
+)
+@pytest.mark.parametrize("base", [Purifier, DifferentiablePurifier])
+def test_what_purify_returns_is_checked(base: type[Purifier], returned: Callable, got: str) -> None:
+    class Wrong(base):  # type: ignore[misc, valid-type]
+        def purify(self, x: torch.Tensor) -> torch.Tensor:
+            return returned(x)
+
+        def surrogate(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    wrapped = Wrong().wrap(wrap(lambda x: x.mean((1, 2, 3))))
+    for with_gradient in (False, True):
+        x = torch.rand(2, 3, 16, 16).requires_grad_(with_gradient)
+        with pytest.raises(
+            ContractError, match=rf"Wrong.purify: expected images of shape \(2, 3, H', W'\), got {got}\."
+        ):
+            wrapped(x)

@@ -196,12 +196,13 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     attack = Wrong()
     record = run_job(job([spec()], [None], attack=attack, batch_size=5))[0]
     assert (record.status, attack.batches) == ("failed", 1)
+    assert record.reason == "Wrong.perturb: ValueError: out of memory of what it was told"
 
 
 def test_a_defense_that_breaks_fails_alone() -> None:
     bare, broken = run_job(job([spec(), spec("broken", "oblivious")], [None, Broken()]))
     assert (bare.status, broken.status) == ("ok", "failed")
-    assert broken.reason == "ZeroDivisionError: by design"
+    assert broken.reason == "Broken.purify: ZeroDivisionError: by design"
     assert broken.images["score_adv"].isna().all() and len(broken.images) == 5
 
 
@@ -330,6 +331,7 @@ def test_evaluate_says_what_kind_of_attacker_it_was_and_whose_network() -> None:
     ("arguments", "sentence"),
     [
         ({"goal": "target"}, "goal 'target': give the score to reach as `target`, in the model's native units."),
+        ({"budget": {}}, "budget: expected a Budget, got dict."),
         ({"budget": {"eps_255": 2}}, "budget: expected a Budget, got dict."),
         ({"attack": Brighten}, f"attack: expected Attack or a registry name, got {Brighten!r}."),
         ({"seed": "a"}, "seed: expected a whole number >= 0, got 'a'."),

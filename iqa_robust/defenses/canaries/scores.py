@@ -9,7 +9,7 @@ import torch
 
 from iqa_robust.defenses.base import Defense
 from iqa_robust.errors import ContractError
-from iqa_robust.models.base import IQAModel
+from iqa_robust.models.base import IQAModel, check_model
 
 STEPS = 100
 """Knots over the score range of the soft rank."""
@@ -29,6 +29,7 @@ class ScoreCanary(Defense):
         Raises:
             ContractError: the model has no score range.
         """
+        check_model(model)
         if model.info.score_range is None:
             raise ContractError(f"{type(self).__name__} needs a model with a score range.")
         return _Changed(self, model)

@@ -11,7 +11,7 @@ from iqa_robust.defenses.base import Defense
 from iqa_robust.defenses.certified import bounds
 from iqa_robust.defenses.certified.smoothing import FEW_COPIES, SmoothedModel, Smoothing
 from iqa_robust.errors import ContractError
-from iqa_robust.models.base import Certificate, IQAModel
+from iqa_robust.models.base import Certificate, IQAModel, check_model
 
 
 class RandomizedSmoothing(Defense):
@@ -73,6 +73,7 @@ class RandomizedSmoothing(Defense):
 
     def wrap(self, model: IQAModel) -> IQAModel:
         """The smoothed model, which certifies. Raises `ContractError` without a score range."""
+        check_model(model)
         if model.info.score_range is None:
             raise ContractError(
                 "RandomizedSmoothing cuts the score range into bins, which is unknown:"

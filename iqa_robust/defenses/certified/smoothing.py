@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from iqa_robust.errors import ContractError
-from iqa_robust.models.base import SCORE_DRAWS, IQAModel
+from iqa_robust.models.base import SCORE_DRAWS, IQAModel, check_model
 from iqa_robust.models.randomness import draws, is_searching, seeded
 
 PIXELS_PER_PASS = 4_000_000
@@ -64,6 +64,7 @@ class SmoothedModel(IQAModel):
     def __init__(self, model: IQAModel, smoothing: Smoothing) -> None:
         """`model` may itself be randomized; references are passed on without noise."""
         super().__init__()
+        check_model(model)
         self.model = model
         self.smoothing = smoothing
         self.info = dataclasses.replace(model.info, deterministic=False)

@@ -1,0 +1,41 @@
+"""Plugins that fail while a track is planned: one sentence that says whose they are, and exit status 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from iqa_robust import defenses
+from iqa_robust.defenses.base import Defense
+from iqa_robust.models.base import IQAModel
+
+
+class WrapsNothing(Defense):
+    """A plugin whose author forgot the return."""
+
+    def wrap(self, model: IQAModel) -> IQAModel:
+        return None  # type: ignore[return-value]
+
+
+class FailsToWrap(Defense):
+    """A plugin that is broken."""
+
+    def wrap(self, model: IQAModel) -> IQAModel:
+        raise RuntimeError("wrap boom")
+
+
+@pytest.mark.parametrize(
+    ("cls", "cause"),
+    [
+        (WrapsNothing, "expected wrap to return an IQAModel, got NoneType."),
+        (FailsToWrap, "wrap failed: RuntimeError: wrap boom."),
+    ],
+)
+def test_a_defense_that_cannot_wrap(
+    cli, track: Path, monkeypatch: pytest.MonkeyPatch, cls: type[Defense], cause: str
+) -> None:
+    monkeypatch.setitem(defenses.registry._added, "broken", cls)
+    outcome = cli("run", track, "--defenses", "broken", "--out", track.parent / "out")
+    assert outcome.status == 2
+    assert outcome.err == f"iqa-robust: ssim behind broken: defense 'broken' from (this session): {cause}\n"
