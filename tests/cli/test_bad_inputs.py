@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import warnings
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 SMALL = "small.toml"
 
@@ -46,8 +49,13 @@ TRACK_EDITS = {
     "unknown goal": ("eps_255 = [1, 2]", 'goal = "sideways"', "attacks.1.goal"),
     "target without a score": ("eps_255 = [1, 2]", 'goal = "target"', "goal 'target' needs `target`"),
     "inverted score range": ("[0.0, 1.0]", "[1.0, 0.0]", "expected [low, high] with low < high"),
-    "unknown model": ('"ssim"', '"sism"', "no model named 'sism'. Did you mean 'ssim'"),
-    "unknown defense": ('"gaussian"', '"gausian"', "no defense named 'gausian'. Did you mean 'gaussian'"),
+    "unknown model": ('"ssim"', '"sism"', "models.0 (sism): no model named 'sism'. Did you mean 'ssim'"),
+    "unknown defense": (
+        '"gaussian"',
+        '"gausian"',
+        "defenses.1 (gausian): no defense named 'gausian'. Did you mean 'gaussian'",
+    ),
+    "unknown attack with a label": ('"fgsm"', '"fgms"\nlabel = "mine"', "attacks.1 (mine): no attack named 'fgms'."),
     "unknown attack": ('"fgsm"', '"fgms"', "no attack named 'fgms'. Did you mean 'fgsm'"),
     "unknown dataset": ('"csv"', '"cvs"', "no dataset named 'cvs'"),
     "unknown parameter": (
@@ -299,8 +307,24 @@ def _pickle(path: Path) -> None:
 
 
 CHECKPOINTS = {
-    "that wants to run code": ("bad.pth", _pickle, "refused, because loading it would run code stored in it"),
-    "that is text": ("bad.pth", lambda path: path.write_text("hello"), "bad.pth"),
+    "that wants to run code": ("bad.pth", _pickle, "refused, because loading it could run code stored in it"),
+    "that is text": (
+        "bad.pth",
+        lambda path: path.write_text("hello"),
+        "bad.pth: expected a safetensors file (named *.safetensors) or one of torch.save, got something else",
+    ),
+    "that is empty": ("bad.pth", lambda path: path.touch(), "got an empty file; give a weight file."),
+    "that is a folder": ("bad.pth", lambda path: path.mkdir(), "expected a file, got a folder"),
+    "with a broken configuration": (
+        "bad.safetensors",
+        lambda path: save_file({"w": torch.zeros(1)}, path, metadata={"config": "{"}),
+        "bad.safetensors: `config` in its header is not JSON",
+    ),
+    "with another configuration": (
+        "bad.safetensors",
+        lambda path: save_file({"w": torch.zeros(1)}, path, metadata={"config": "[]"}),
+        "bad.safetensors: expected `config` in its header to be a JSON object",
+    ),
     "that is truncated": (
         "bad.safetensors",
         lambda path: path.write_bytes(b"\x10\0\0\0\0\0\0\0{"),
@@ -317,7 +341,9 @@ def test_a_checkpoint(cli, tmp_path: Path, track_text: str, monkeypatch, case: s
     write(tmp_path / name)
     path = tmp_path / SMALL
     path.write_text(track_text.replace('"ssim"', f'"compact"\nparams = {{ weights = "{tmp_path / name}" }}'))
-    outcome = cli("run", path, "--out", tmp_path / "out")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        outcome = cli("run", path, "--out", tmp_path / "out")
     assert (outcome.status, sentence in outcome.err) == (2, True), outcome.err
     assert not (tmp_path / "PWNED").exists()
 
