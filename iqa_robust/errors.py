@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class IqaRobustError(Exception):
     """Base of every error this package raises on purpose."""
@@ -54,3 +57,9 @@ class WorkerError(IqaRobustError, RuntimeError):
     """Workers could not be started or kept up. What was finished is kept and the same command resumes."""
 
     exit_status = 1
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that gives the nearest of the known names, with a blank before it; empty where none is near."""
+    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""

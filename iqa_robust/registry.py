@@ -6,7 +6,6 @@ shadowed; a plugin that cannot be loaded stays listed and says why when it is us
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from iqa_robust.errors import (
     PluginError,
     RequestError,
     UnknownNameError,
+    did_you_mean,
 )
 
 T = TypeVar("T")
@@ -100,8 +100,7 @@ class Registry(Generic[T]):
             cls = self._added[name]
             return Entry(name, f"{cls.__module__}:{cls.__qualname__}", "(this session)", "")
         if name not in self._entries:
-            close = difflib.get_close_matches(name, self.names(), n=2, cutoff=0.5)
-            hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+            hint = did_you_mean(name, self.names())
             raise UnknownNameError(f"no {self.kind} named {name!r}.{hint} See `iqa-robust list {self.kind}s`.")
         return self._entries[name]
 

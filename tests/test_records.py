@@ -25,6 +25,7 @@ from iqa_robust.records import (
     explanation_files,
     read_record,
     read_records,
+    read_spec,
     write_atomically,
     write_record,
 )
@@ -187,6 +188,66 @@ def test_edited_files_are_noticed(tmp_path: Path) -> None:
 
     path.write_text("{")
     with pytest.raises(RecordError, match=r"not a readable record"):
+        read_record(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "it is not JSON"),
+        ("{}", "expected a JSON object with the key `schema`"),
+        ("[]", "expected a JSON object with the key `schema`"),
+        ({"n_images": "x"}, "expected `n_images` to be a whole number, got 'x'"),
+        ({"facts": None}, "expected `facts` to be an object, got None"),
+        ({"status": "fine"}, "expected `status` to be one of ok, partial, failed, got 'fine'"),
+        ({"spec": {}}, "spec: its fields are not those of schema 2"),
+        (
+            {"spec": {**SPEC.to_dict(), "goal": "x"}},
+            "spec: goal: expected one of up, down, away, reflect, target, got 'x'",
+        ),
+    ],
+)
+def test_a_broken_document_says_what_to_do(tmp_path: Path, text: str | dict, why: str) -> None:
+    path = write_record(tmp_path, _record())
+    path.write_text(text if isinstance(text, str) else json.dumps({**json.loads(path.read_text()), **text}))
+    for read in (read_record, read_spec):
+        with pytest.raises(RecordError) as caught:
+            read(path)
+        assert str(caught.value) == (
+            f"{path}: not a readable record: {why}; delete both files (.json and .parquet) and run again."
+        )
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        ({"n_images": 500}, "`n_images` is 500, but {parquet} has 1"),
+        ({"n_failed": 0}, "`n_failed` is 0, but {parquet} has 1"),
+        ({"status": "ok"}, "`status` is 'ok', but 1 images failed"),
+    ],
+)
+def test_counts_and_status_are_those_of_the_images(tmp_path: Path, edit: dict, why: str) -> None:
+    path = write_record(tmp_path, _record())
+    path.write_text(json.dumps({**json.loads(path.read_text()), **edit}))
+    for columns in (None, ()):
+        with pytest.raises(RecordError) as caught:
+            read_record(path, columns)
+        assert str(caught.value).startswith(f"{path}: {why.format(parquet=path.with_suffix('.parquet').name)}; delete")
+
+
+def test_a_record_without_its_images(tmp_path: Path) -> None:
+    path = write_record(tmp_path, _record())
+    path.with_suffix(".parquet").unlink()
+    with pytest.raises(RecordError, match=r"\.parquet: not a readable record: No such file or directory; delete both"):
+        read_record(path)
+
+
+def test_a_record_of_another_schema(tmp_path: Path) -> None:
+    path = write_record(tmp_path, _record())
+    path.write_text('{"schema": 1}')
+    with pytest.raises(
+        RecordError, match="expected record schema 2, got 1; read it with the version of iqa-robust that"
+    ):
         read_record(path)
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from iqa_robust.datasets.base import Row
 from iqa_robust.datasets.files import FileDataset
 from iqa_robust.datasets.labels import Record, number, read_csv
+from iqa_robust.errors import DataError
+
+COLUMNS = "name each of them in the first line."
 
 
 class CsvTable(FileDataset):
@@ -80,16 +83,19 @@ class CsvTable(FileDataset):
         rows = self._table()
         return bool(rows) and all(row.ref_path is not None for row in rows)
 
+    def _broken(self, reason: str) -> DataError:
+        return DataError(f"dataset {self.name!r}, {self.table}: {reason}.")
+
     def _root(self) -> Path:
         return Path(self.table).parent if self.root is None else Path(self.root)
 
     def _labels(self) -> Sequence[Row]:
         path = Path(self.table)
-        rows = [self._row(record, path) for record in read_csv(path, ("image", "mos"))]
+        rows = [self._row(record, path) for record in read_csv(path, ("image", "mos"), COLUMNS)]
         with_ref = sum(row.ref_path is not None for row in rows)
         if with_ref not in (0, len(rows)):
             raise self._broken(
-                f"{path} gives a ref for {with_ref} of {len(rows)} rows; expected one for every row or for none"
+                f"a ref is given for {with_ref} of {len(rows)} rows; expected one for every row or for none"
             )
         return rows
 

@@ -17,6 +17,9 @@ Record = dict[str, str]
 """One row of a table: column -> cell, as text."""
 
 
+AUTHORS = "is this the authors' table?"
+
+
 def number(text: str, where: str) -> float:
     """A decimal number; NaN and infinity pass and are refused with the row's name later."""
     try:
@@ -25,8 +28,8 @@ def number(text: str, where: str) -> float:
         raise DataError(f"{where}: expected a number, got {text!r}; correct the label table.") from None
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> list[Record]:
-    """Rows of a comma-separated UTF-8 file with a header line that has at least `columns`.
+def read_csv(path: Path, columns: Sequence[str], advice: str = AUTHORS) -> list[Record]:
+    """Rows of a comma-separated UTF-8 file with a header line that has at least `columns`, else with `advice`.
 
     Raises:
         DataError: a column is missing or named twice, a row has another number of cells, or the text is
@@ -39,7 +42,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[Record]:
         raise DataError(f"{path}: the label table cannot be read ({error.strerror}); check the path.") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: expected a comma-separated UTF-8 table, got a broken one ({error}).") from error
-    return _records(path, lines, columns)
+    return _records(path, lines, columns, advice)
 
 
 def read_lines(path: Path, width: int) -> list[list[str]]:
@@ -85,14 +88,14 @@ def read_xlsx(path: Path, columns: Sequence[str], sheet: str | int = 0) -> list[
     return _records(path, [[line[i] for i in kept] for line in lines[start:] if any(line)], columns)
 
 
-def _records(path: Path, lines: Sequence[Sequence[str]], columns: Sequence[str]) -> list[Record]:
+def _records(path: Path, lines: Sequence[Sequence[str]], columns: Sequence[str], advice: str = AUTHORS) -> list[Record]:
     header = [name.strip() for name in lines[0]] if lines else []
     missing = [name for name in columns if name not in header]
     if missing or len(set(header)) != len(header):
-        raise DataError(
-            f"{path}: expected the columns {', '.join(columns)}, each once,"
-            f" got {', '.join(header) or 'an empty file'}; is this the authors' table?"
-        )
+        shown = ", ".join(header) or "an empty file"
+        if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+            advice = "separate columns by commas."
+        raise DataError(f"{path}: expected the columns {', '.join(columns)}, each once, got {shown}; {advice}")
     for i, line in enumerate(lines[1:], 2):
         if line and len(line) != len(header):
             raise DataError(f"{path}, line {i}: expected {len(header)} cells, got {len(line)}; correct the table.")

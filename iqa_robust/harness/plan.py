@@ -90,6 +90,12 @@ class _Planner:
         except IqaRobustError as error:
             self.problems += [line if where == "" else f"{where}: {line}" for line in str(error).splitlines()]
 
+    def _where(self, kind: str, entry: Entry) -> str:
+        """The place of an entry in the track, as in `models.0 (compact)`; one of the command line has no number."""
+        entries = getattr(self.track, kind)
+        number = f".{entries.index(entry)}" if entry in entries else ""
+        return f"{kind}{number} ({title(entry)})"
+
     def plan(self) -> Plan | None:
         track = self.track
         dataset, data_component, manifest = self._dataset()
@@ -168,7 +174,7 @@ class _Planner:
     def _models(self, dataset: Dataset | None) -> list[tuple[Component, IQAModel]]:
         found = []
         for entry in self._chosen("models", self.track.models, models.registry, ModelEntry):
-            with self._noting("models"):
+            with self._noting(self._where("models", entry)):
                 component = describe(models.registry, entry.name, entry.params, entry.label)
                 model = make_model(component, entry.score_range)
                 if model.info.full_reference and dataset is not None and not dataset.full_reference:
@@ -200,7 +206,7 @@ class _Planner:
             if entry.name == BARE:
                 found.append((None, None))
                 continue
-            with self._noting("defenses"):
+            with self._noting(self._where("defenses", entry)):
                 component = describe(defenses.registry, entry.name, entry.params, entry.label)
                 found.append((component, make_defense(component)))
         return found
@@ -208,7 +214,7 @@ class _Planner:
     def _attacks(self) -> list[tuple[Component, Attack, AttackEntry]]:
         found = []
         for entry in self._chosen("attacks", self.track.attacks, attacks.registry, AttackEntry):
-            with self._noting("attacks"):
+            with self._noting(self._where("attacks", entry)):
                 component = describe(attacks.registry, entry.name, entry.params, entry.label)
                 attack = make_attack(component)
                 if entry not in self.track.attacks and len(attack.goals) == 1:

@@ -20,7 +20,10 @@ else:
 
 BARE = "none"
 """Name of the row without a defense."""
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+-]*$", max_length=80)]
+NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+LABEL = r"^[A-Za-z0-9][A-Za-z0-9._/+-]*$"
+SHA256 = r"^[0-9a-f]{64}$"
+Label = Annotated[str, Field(pattern=LABEL, max_length=80)]
 
 
 class _Section(BaseModel):
@@ -32,7 +35,7 @@ class DatasetEntry(_Section):
 
     name: str
     params: dict[str, Any] = {}
-    manifest: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    manifest: str | None = Field(default=None, pattern=SHA256)
     n_images: int | None = Field(default=None, ge=1)
 
 
@@ -105,7 +108,7 @@ class AttackDefaults(_Section):
         try:
             self.budgets()
         except ContractError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(str(error).removeprefix("budget: ")) from error
         return self
 
     def budgets(self) -> Iterator[Budget]:
@@ -127,7 +130,7 @@ class AttackEntry(AttackDefaults):
 class Track(_Section):
     """A frozen, versioned set of cells."""
 
-    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    name: str = Field(pattern=NAME)
     version: int = Field(ge=1)
     title: str
     description: str = ""
@@ -199,10 +202,12 @@ def load_track(path: Path) -> Track:
     try:
         return Track.model_validate(data)
     except ValidationError as error:
+        of_budget = {(item["loc"][1:], item["msg"]) for item in error.errors() if item["loc"][:1] == ("budget",)}
         problems = [
             _sentence(path, text, item["loc"], item["msg"], item.get("input"))
             for item in error.errors()
             if not (item["type"] == "too_short" and item.get("input"))  # its entries have errors of their own
+            and not (item["loc"][:1] == ("attacks",) and (item["loc"][2:], item["msg"]) in of_budget)  # inherited
         ]
         raise RequestError("\n".join(dict.fromkeys(problems))) from error
 
@@ -214,6 +219,15 @@ _WORDING = (
     (r"^Tuple should have at least 1 item.*$", "expected at least one entry"),
     (r"^Input should be a valid tuple$", "expected a list of numbers"),
     (r"^Input should be ", "expected "),
+    (r"^String should have ", "expected "),
+    *(
+        (f"^String should match pattern '{re.escape(pattern)}'$", f"expected {words}")
+        for pattern, words in {
+            NAME: "lower-case words joined by hyphens",
+            LABEL: "letters, digits and any of `._/+-`, the first one a letter or a digit",
+            SHA256: "64 hexadecimal digits in lower case",
+        }.items()
+    ),
 )
 """The validation library's words, and those of this project."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from iqa_robust.errors import UnknownNameError
+from iqa_robust.errors import UnknownNameError, did_you_mean
 
 
 def tracks_folder() -> Path:
@@ -31,4 +31,6 @@ def find_track(name_or_path: str) -> Path:
     shipped = shipped_tracks()
     if name_or_path in shipped:
         return shipped[name_or_path]
-    raise UnknownNameError(f"no track {name_or_path!r}: expected a .toml file or one of {', '.join(shipped)}.")
+    what = f"{path}: no such file." if path.suffix == ".toml" else f"no track {name_or_path!r}."
+    near = did_you_mean(path.stem, shipped)
+    raise UnknownNameError(f"{what}{near} Give a .toml file or one of {', '.join(shipped)}.")

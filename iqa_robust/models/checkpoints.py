@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,6 +17,9 @@ from safetensors.torch import save as serialize
 from torch import nn
 
 from iqa_robust.errors import CheckpointError
+
+TORCH = (b"PK\x03\x04", b"\x80")
+"""How files of `torch.save` begin: the zip archives, and the pickles of older versions."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ def resolve(weights: str, published: dict[str, str], folder: Path) -> Path:
     if weights in published:
         return folder / published[weights]
     path = Path(weights).expanduser()
+    if path.is_dir():
+        raise CheckpointError(f"weights {weights!r}: expected a file, got a folder; give a weight file in it.")
     if not path.is_file():
         names = ", ".join(sorted(published)) or "none"
         raise CheckpointError(
@@ -52,23 +58,36 @@ def load(path: Path) -> Checkpoint:
         CheckpointError: the file is missing, broken, or a pickle that needs more than tensors.
     """
     try:
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
-    config: dict[str, Any] = {}
+    config: Any = {}
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-                config = json.loads((file.metadata() or {}).get("config", "{}"))
+                header = (file.metadata() or {}).get("config", "{}")
         except (SafetensorError, ValueError) as error:
             raise CheckpointError(f"{path}: not a safetensors file ({error}).") from error
+        try:
+            config = json.loads(header)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: `config` in its header is not JSON ({error}); save it again.") from error
+        if not isinstance(config, dict):
+            raise CheckpointError(f"{path}: expected `config` in its header to be a JSON object; save it again.")
+    elif not content.startswith(TORCH):
+        raise CheckpointError(
+            f"{path}: expected a safetensors file (named *.safetensors) or one of torch.save,"
+            f" got {'something else' if content else 'an empty file'}; give a weight file."
+        )
     else:
         try:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of pickle protocols; what matters is an error
+                tensors = torch.load(path, map_location="cpu", weights_only=True)
         except UnpicklingError as error:
             raise CheckpointError(
-                f"{path}: refused, because loading it would run code stored in it;"
+                f"{path}: refused, because loading it could run code stored in it;"
                 " ask its author for a safetensors file or a plain state dict."
             ) from error
         except Exception as error:  # a broken file fails in many ways inside torch
@@ -76,7 +95,7 @@ def load(path: Path) -> Checkpoint:
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise CheckpointError(f"{path}: expected a flat state dict (name -> tensor), got something else.")
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-    return Checkpoint(tensors, config, str(path), sha256)
+    return Checkpoint(tensors, config, str(path), hashlib.sha256(content).hexdigest())
 
 
 def load_into(module: nn.Module, checkpoint: Checkpoint) -> None:

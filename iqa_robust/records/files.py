@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import math
+import reprlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,19 @@ from iqa_robust.records.spec import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+AGAIN = "delete both files (.json and .parquet) and run again"
+
+_TEXT, _WHOLE, _OBJECT = ((str,), "a text"), ((int,), "a whole number"), ((dict,), "an object")
+_MEASURED = ((int, float, type(None)), "a number or null")
+_KEYS: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("digest", "status", "reason", "images_sha256"), _TEXT),
+    **dict.fromkeys(("n_images", "n_failed"), _WHOLE),
+    **dict.fromkeys(("spec", "facts", "probes", "environment"), _OBJECT),
+    **dict.fromkeys(("seconds", "peak_memory_mb"), _MEASURED),
+    "flags": ((list,), "a list"),
+}
+"""Types of the values of a record's JSON, and their names for people."""
 
 
 def write_record(folder: Place, record: RunRecord) -> Place:
@@ -70,46 +84,47 @@ def read_record(path: Place, columns: Sequence[str] | None = None) -> RunRecord:
         columns: those of the images that are wanted, without explanations; None takes all there is.
 
     Raises:
-        RecordError: a file is missing or broken, the digest is not that of the spec, or the images were edited.
+        RecordError: a file is missing or broken, the digest is not that of the spec, the images were edited, or
+            `n_images`, `n_failed` or `status` is not what follows from them.
         StorageError: the store of the URL does not answer.
     """
+    document, spec = _document(path)
+    parquet = path.with_suffix(".parquet")
+    content = _bytes(parquet)
+    if hashlib.sha256(content).hexdigest() != document["images_sha256"]:
+        raise RecordError(f"{parquet}: not the images this record was written with; {AGAIN}.")
     try:
-        document, spec = _document(path)
-        parquet = path.with_suffix(".parquet")
-        content = parquet.read_bytes()
-        if hashlib.sha256(content).hexdigest() != document["images_sha256"]:
-            raise RecordError(f"{parquet}: not the images this record was written with; delete both files and re-run.")
-        if document["status"] not in STATUSES:
-            raise RecordError(f"{path}: expected status to be one of {', '.join(STATUSES)}.")
+        images, n_images, n_failed = _images(content, parquet, columns)
         hashes = document.get("explanations_sha256")
-        return RunRecord(
-            spec=spec,
-            status=document["status"],
-            reason=document["reason"],
-            facts=document["facts"],
-            environment=document["environment"],
-            probes={key: math.nan if value is None else value for key, value in document["probes"].items()},
-            flags=tuple(document["flags"]),
-            seconds=_number(document["seconds"]),
-            peak_memory_mb=_number(document["peak_memory_mb"]),
-            images=_images(content, parquet, columns),
-            explanations=read_explanations(path, hashes) if hashes is not None and columns is None else None,
-        )
-    except (RecordError, StorageError):
+        shown = read_explanations(path, hashes) if hashes is not None and columns is None else None
+    except StorageError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _unreadable(path, error) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # what Arrow and pandas may raise
+        raise _unreadable(path, str(error)) from error
+    for key, found in (("n_images", n_images), ("n_failed", n_failed)):
+        if document[key] != found:
+            raise RecordError(f"{path}: `{key}` is {document[key]}, but {parquet.name} has {found}; {AGAIN}.")
+    if document["status"] != "failed" and (document["status"] == "ok") != (n_failed == 0):
+        raise RecordError(f"{path}: `status` is {document['status']!r}, but {n_failed} images failed; {AGAIN}.")
+    return RunRecord(
+        spec=spec,
+        status=document["status"],
+        reason=document["reason"],
+        facts=document["facts"],
+        environment=document["environment"],
+        probes={key: math.nan if value is None else value for key, value in document["probes"].items()},
+        flags=tuple(document["flags"]),
+        seconds=_number(document["seconds"]),
+        peak_memory_mb=_number(document["peak_memory_mb"]),
+        images=images,
+        explanations=shown,
+    )
 
 
 def read_spec(path: Place) -> tuple[RunSpec, int]:
     """The spec of a record and the number of its images, from the JSON file alone. Raises as `read_record`."""
-    try:
-        document, spec = _document(path)
-        return spec, int(document["n_images"])
-    except (RecordError, StorageError):
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _unreadable(path, error) from error
+    document, spec = _document(path)
+    return spec, document["n_images"]
 
 
 def read_records(folder: Place) -> list[RunRecord]:
@@ -150,41 +165,73 @@ def read_images(path: Place) -> pd.DataFrame:
     """
     content = path.read_bytes()
     try:
-        return _images(content, path, None)
+        return _images(content, path, None)[0]
     except OSError as error:  # as Arrow calls bytes that it cannot decode
         raise ValueError(f"{path}: not a Parquet file ({error})") from error
 
 
 def _document(path: Place) -> tuple[dict[str, Any], RunSpec]:
-    document = json.loads(path.read_text())
+    try:
+        document = json.loads(_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, "it is not JSON") from error
+    if not isinstance(document, dict) or "schema" not in document:
+        raise _unreadable(path, "expected a JSON object with the key `schema`")
     if document["schema"] != SCHEMA:
-        raise RecordError(f"{path}: expected record schema {SCHEMA}, got {document['schema']!r}.")
-    spec = RunSpec.from_dict(document["spec"])
+        raise RecordError(
+            f"{path}: expected record schema {SCHEMA}, got {document['schema']!r}; read it with the version of"
+            f" iqa-robust that wrote it, or {AGAIN}."
+        )
+    for key, (kinds, words) in _KEYS.items():
+        value = document.get(key, ...)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            got = "none" if value is ... else reprlib.repr(value)
+            raise _unreadable(path, f"expected `{key}` to be {words}, got {got}")
+    if document["status"] not in STATUSES:
+        raise _unreadable(path, f"expected `status` to be one of {', '.join(STATUSES)}, got {document['status']!r}")
+    try:
+        spec = RunSpec.from_dict(document["spec"])
+    except RecordError as error:
+        raise _unreadable(path, str(error).removesuffix(".")) from error
     if not (document["digest"] == spec.digest == path.stem):
-        raise RecordError(f"{path}: its name or digest is not that of its spec; the file was edited or renamed.")
+        raise RecordError(
+            f"{path}: its name or digest is not that of its spec; the file was edited or renamed; {AGAIN}."
+        )
     return document, spec
 
 
-def _unreadable(path: Place, error: Exception) -> RecordError:
-    return RecordError(f"{path}: not a readable record ({type(error).__name__}: {error}).")
+def _bytes(path: Place) -> bytes:
+    try:
+        return path.read_bytes()
+    except StorageError:
+        raise
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+
+
+def _unreadable(path: Place, why: str) -> RecordError:
+    return RecordError(f"{path}: not a readable record: {why}; {AGAIN}.")
 
 
 def _parquet(images: pd.DataFrame) -> bytes:
     return to_parquet(images, _columns(images.columns))
 
 
-def _images(content: bytes, path: Place, columns: Sequence[str] | None) -> pd.DataFrame:
+def _images(content: bytes, path: Place, columns: Sequence[str] | None) -> tuple[pd.DataFrame, int, int]:
+    """The wanted columns, the number of rows, and that of the images that failed."""
+    import pyarrow.compute as compute
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(io.BytesIO(content))
     names = file.schema_arrow.names
     if names != list(_columns(names)):
         raise ValueError(f"{path}: expected the columns {', '.join(IMAGE_COLUMNS)}")
+    failed = int(compute.sum(compute.not_equal(file.read(columns=["status"])["status"], "ok")).as_py() or 0)
     frame = file.read(columns=None if columns is None else [name for name in names if name in columns]).to_pandas()
     for name, kind in IMAGE_COLUMNS.items():
         if kind.startswith("list") and name in frame:
             frame[name] = [list(values) for values in frame[name]]  # as they were written, not arrays
-    return frame
+    return frame, file.metadata.num_rows, failed
 
 
 def _columns(names: Iterable[str]) -> dict[str, str]:

@@ -202,8 +202,10 @@ class RunSpec:
             fields["budget"] = Budget(**fields["budget"])
             fields["score_range"] = None if fields["score_range"] is None else tuple(fields["score_range"])
             return cls(**fields)
-        except (KeyError, TypeError, ContractError) as error:
-            raise RecordError(f"spec: does not follow schema {SCHEMA} ({error}).") from error
+        except ContractError as error:
+            raise RecordError(f"spec: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecordError(f"spec: its fields are not those of schema {SCHEMA}.") from error
 
     @property
     def digest(self) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from iqa_robust.errors import RequestError
+from iqa_robust.errors import RequestError, did_you_mean
 from iqa_robust.training.adversarial.settings import Inner, Interventions, Latent, LossTerm
 from iqa_robust.training.sections import (
     Attacked,
@@ -192,22 +192,23 @@ def read_recipe(name: str | Path) -> Recipe:
     """
     path = Path(name)
     if not path.is_file():
-        path = SHIPPED / f"{name}.toml"
-    if Path(name).name != str(name) or not path.is_file():
-        if not Path(name).is_file():
-            shipped = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.toml")))
-            raise RequestError(f"recipe {str(name)!r}: no such file, and no shipped recipe of that name ({shipped}).")
-        path = Path(name)
+        shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.toml"))}
+        if str(name) not in shipped:
+            what = f"{path}: no such file." if path.suffix == ".toml" else f"no recipe {str(name)!r}."
+            near = did_you_mean(path.stem, shipped)
+            raise RequestError(f"{what}{near} Give a .toml file or one of {', '.join(shipped)}.")
+        path = shipped[str(name)]
     try:
         return _ADAPTER.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: not a TOML file ({error}).") from error
     except ValidationError as error:
         found = "; ".join(f"{_key(item['loc'])}: {_sentence(item)}" for item in error.errors())
-        raise RequestError(f"{path}: {error.error_count()} wrong entries: {found}.") from error
+        count = error.error_count()
+        raise RequestError(f"{path}: {count} wrong {'entry' if count == 1 else 'entries'}: {found}.") from error
 
 
-TASKS = {("score",), ("denoise",), ("diffusion",), ("trigger",)}
+TASKS = (("score",), ("denoise",), ("diffusion",), ("trigger",))
 """What the location of an error starts with, and its key does not."""
 
 
@@ -221,7 +222,13 @@ def _sentence(item: Any) -> str:
         return "no such key"
     if item["type"] == "missing":
         return "is missing"
+    if item["type"] == "string_pattern_mismatch":
+        return f"expected lower-case words joined by hyphens, got {item['input']!r}"
+    if item["type"].startswith("union_tag"):
+        given = item["input"].get("task")
+        asked = "none (is this a track? use `iqa-robust run`)" if given is None else repr(given)
+        return f"expected `task`, one of {', '.join(task for (task,) in TASKS)}; got {asked}"
     given = item.get("input")
     shown = f", got {given!r}" if isinstance(given, (str, int, float)) else ""
-    message = item["msg"].removeprefix("Value error, ")
+    message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
     return message[:1].lower() + message[1:] + shown

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import warnings
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 SMALL = "small.toml"
 
@@ -22,6 +25,16 @@ TRACK_EDITS = {
         "expected eps_255 to be a finite number >= 0, got -2.0",
     ),
     "radius is text": ("eps_255 = [1, 2]", 'eps_255 = "big"', "attacks.1.eps_255"),
+    "a name in capitals": (
+        '"small"',
+        '"Small Track"',
+        "name: expected lower-case words joined by hyphens (got 'Small Track').",
+    ),
+    "a label with a blank": (
+        '"gaussian"',
+        '"gaussian"\nlabel = "a b"',
+        "defenses.1.label: expected letters, digits and any of `._/+-`, the first one a letter or a digit (got 'a b').",
+    ),
     "no steps": ("eps_255 = [1, 2]", "steps = 0", "expected steps to be a whole number >= 1, got 0"),
     "no radius": ("eps_255 = [1, 2]", "eps_255 = []", "attacks.1.eps_255"),
     "a radius twice": ("eps_255 = [1, 2]", "eps_255 = [2, 2]", "asks for this cell twice"),
@@ -36,8 +49,13 @@ TRACK_EDITS = {
     "unknown goal": ("eps_255 = [1, 2]", 'goal = "sideways"', "attacks.1.goal"),
     "target without a score": ("eps_255 = [1, 2]", 'goal = "target"', "goal 'target' needs `target`"),
     "inverted score range": ("[0.0, 1.0]", "[1.0, 0.0]", "expected [low, high] with low < high"),
-    "unknown model": ('"ssim"', '"sism"', "no model named 'sism'. Did you mean 'ssim'"),
-    "unknown defense": ('"gaussian"', '"gausian"', "no defense named 'gausian'. Did you mean 'gaussian'"),
+    "unknown model": ('"ssim"', '"sism"', "models.0 (sism): no model named 'sism'. Did you mean 'ssim'"),
+    "unknown defense": (
+        '"gaussian"',
+        '"gausian"',
+        "defenses.1 (gausian): no defense named 'gausian'. Did you mean 'gaussian'",
+    ),
+    "unknown attack with a label": ('"fgsm"', '"fgms"\nlabel = "mine"', "attacks.1 (mine): no attack named 'fgms'."),
     "unknown attack": ('"fgsm"', '"fgms"', "no attack named 'fgms'. Did you mean 'fgsm'"),
     "unknown dataset": ('"csv"', '"cvs"', "no dataset named 'cvs'"),
     "unknown parameter": (
@@ -114,6 +132,22 @@ def test_a_bad_default_is_reported_once(cli, tmp_path: Path, track_text: str) ->
     assert [line.split(": ", 2)[2] for line in outcome.err.splitlines()] == ["budget.stepz: unknown key (got 3)."]
 
 
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ("eps_255 = -1", "budget: expected eps_255 to be a finite number >= 0, got -1.0."),
+        ('norm = "l7"', "budget.norm: expected 'linf', 'l2', 'psnr', 'ssim', 'l0' or 'patch' (got 'l7')."),
+    ],
+)
+def test_a_bad_value_of_the_budget_is_not_repeated_by_attacks(
+    cli, tmp_path: Path, track_text: str, entry: str, sentence: str
+) -> None:
+    path = tmp_path / SMALL
+    path.write_text(track_text.replace("[[attacks]]", f"[budget]\n{entry}\n[[attacks]]", 1))
+    outcome = cli("run", path)
+    assert [line.split(": ", 2)[2] for line in outcome.err.splitlines()] == [sentence]
+
+
 def test_a_broken_record_is_run_again(cli, track: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     cli("run", track, "--out", out, "--attacks", "noise", "--defenses", "none")
@@ -164,14 +198,16 @@ def test_a_problem_names_its_line(cli, tmp_path: Path, track_text: str) -> None:
 
 
 OPTIONS = {
-    "unknown track": (("run", "quikstart"), "no track 'quikstart'"),
+    "unknown track": (("run", "quikstart"), "no track 'quikstart'. Did you mean 'quickstart'"),
+    "no such track file": (("run", "nope.toml"), "nope.toml: no such file. Give a .toml file or one of "),
     "no such data root": (("run", "clive-dev", "--data-root", "/nowhere/at/all"), "no such folder"),
     "limit of nothing": (("run", "quickstart", "--limit", "0"), "--limit"),
     "no workers": (("run", "quickstart", "--workers", "0"), "--workers"),
     "unknown device": (("run", "quickstart", "--device", "tpu"), "--device"),
     "a room that does not exist": (("list", "cars"), "cars"),
     "no such folder of records": (("table", "/nowhere/at/all"), "expected run records"),
-    "unknown recipe": (("train", "no-such-recipe"), "no-such-recipe"),
+    "unknown recipe": (("train", "compact-koniq"), "no recipe 'compact-koniq'. Did you mean 'compact"),
+    "no such recipe file": (("train", "nope.toml"), "nope.toml: no such file. Give a .toml file or one of "),
     "nothing to submit": (("submit-check", "/nowhere/at/all"), "no such folder or file"),
     "unknown name to check": (("check", "defense", "jpg"), "no defense named 'jpg'. Did you mean 'jpeg'"),
 }
@@ -292,8 +328,24 @@ def _pickle(path: Path) -> None:
 
 
 CHECKPOINTS = {
-    "that wants to run code": ("bad.pth", _pickle, "refused, because loading it would run code stored in it"),
-    "that is text": ("bad.pth", lambda path: path.write_text("hello"), "bad.pth"),
+    "that wants to run code": ("bad.pth", _pickle, "refused, because loading it could run code stored in it"),
+    "that is text": (
+        "bad.pth",
+        lambda path: path.write_text("hello"),
+        "bad.pth: expected a safetensors file (named *.safetensors) or one of torch.save, got something else",
+    ),
+    "that is empty": ("bad.pth", lambda path: path.touch(), "got an empty file; give a weight file."),
+    "that is a folder": ("bad.pth", lambda path: path.mkdir(), "expected a file, got a folder"),
+    "with a broken configuration": (
+        "bad.safetensors",
+        lambda path: save_file({"w": torch.zeros(1)}, path, metadata={"config": "{"}),
+        "bad.safetensors: `config` in its header is not JSON",
+    ),
+    "with another configuration": (
+        "bad.safetensors",
+        lambda path: save_file({"w": torch.zeros(1)}, path, metadata={"config": "[]"}),
+        "bad.safetensors: expected `config` in its header to be a JSON object",
+    ),
     "that is truncated": (
         "bad.safetensors",
         lambda path: path.write_bytes(b"\x10\0\0\0\0\0\0\0{"),
@@ -310,7 +362,9 @@ def test_a_checkpoint(cli, tmp_path: Path, track_text: str, monkeypatch, case: s
     write(tmp_path / name)
     path = tmp_path / SMALL
     path.write_text(track_text.replace('"ssim"', f'"compact"\nparams = {{ weights = "{tmp_path / name}" }}'))
-    outcome = cli("run", path, "--out", tmp_path / "out")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        outcome = cli("run", path, "--out", tmp_path / "out")
     assert (outcome.status, sentence in outcome.err) == (2, True), outcome.err
     assert not (tmp_path / "PWNED").exists()
 

@@ -31,6 +31,11 @@ def dataset(tmp_path: Path, text: str, **options: Any) -> CsvTable:
     return CsvTable(**{"table": str(table), "split": "all", **options})
 
 
+def named(tmp_path: Path) -> str:
+    """How a sentence about the dataset begins."""
+    return f"dataset 'csv', {tmp_path / 'table.csv'}"
+
+
 def sentence(data: CsvTable, kind: type[Exception] = DataError) -> str:
     with pytest.raises(kind) as error:
         data.rows()
@@ -76,7 +81,7 @@ def test_the_registry_makes_it(tmp_path: Path) -> None:
 def test_root_elsewhere(tmp_path: Path) -> None:
     picture(tmp_path / "images/a.png")
     assert sentence(dataset(tmp_path, "image,mos\na.png,1\n")) == (
-        f"dataset 'csv': expected the files the label table names in {tmp_path.resolve()}, but 1 of 1 images"
+        f"{named(tmp_path)}: expected the files the label table names in {tmp_path.resolve()}, but 1 of 1 images"
         " of split 'all' are missing (a.png); check root."
     )
     assert len(dataset(tmp_path, "image,mos\na.png,1\n", root=str(tmp_path / "images"))) == 1
@@ -96,27 +101,29 @@ def test_seeded_split_is_by_reference_then_ref_then_image(tmp_path: Path) -> Non
 def test_table_sentences(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     path = tmp_path / "table.csv"
-    head, tail = f"{path}: expected the columns image, mos, each once, got", "is this the authors' table?"
+    head, tail = f"{path}: expected the columns image, mos, each once, got", "name each of them in the first line."
     cell = f"{path}, 'a.png',"
     amiss = "correct the label table."
     every = "expected train, val or test for every row, or for none."
     cases = {
         "": f"{head} an empty file; {tail}",
-        "image;mos\na.png;1\n": f"{head} image;mos; {tail}",
+        "image;mos\na.png;1\n": f"{head} image;mos; separate columns by commas.",
+        "image\tmos\na.png\t1\n": f"{head} image\tmos; separate columns by commas.",
+        "picture,mos\na.png,1\n": f"{head} picture, mos; {tail}",
         "image,mos,mos\na.png,1,2\n": f"{head} image, mos, mos; {tail}",
         "image,mos\na.png\n": f"{path}, line 2: expected 2 cells, got 1; correct the table.",
         "image,mos\na.png,good\n": f"{cell} mos: expected a number, got 'good'; {amiss}",
         "image,mos\na.png,\n": f"{cell} mos: expected a number, got ''; {amiss}",
         "image,mos,mos_std\na.png,1,x\n": f"{cell} mos_std: expected a number, got 'x'; {amiss}",
-        "image,mos\n": "dataset 'csv': expected a label table with rows, got an empty one.",
-        "image,mos\na.png,1\na.png,2\n": ("dataset 'csv': the label table names 'a.png' twice; remove one row."),
+        "image,mos\n": f"{named(tmp_path)}: expected a label table with rows, got an empty one.",
+        "image,mos\na.png,1\na.png,2\n": f"{named(tmp_path)}: the label table names 'a.png' twice; remove one row.",
         "image,mos\na.png,nan\nb.png,2\n": (
-            "dataset 'csv': the MOS of 'a.png' is nan; expected a number from 2 to 2; check the label table."
+            f"{named(tmp_path)}: the MOS of 'a.png' is nan; expected a number from 2 to 2; check the label table."
         ),
         "image,mos,ref\na.png,1,a.png\nb.png,2,\n": (
-            f"dataset 'csv': {path} gives a ref for 1 of 2 rows; expected one for every row or for none."
+            f"{named(tmp_path)}: a ref is given for 1 of 2 rows; expected one for every row or for none."
         ),
-        "image,mos,split\na.png,1,dev\n": f"dataset 'csv': the split of 'a.png' is 'dev'; {every}",
+        "image,mos,split\na.png,1,dev\n": f"{named(tmp_path)}: the split of 'a.png' is 'dev'; {every}",
     }
     for text, message in cases.items():
         assert sentence(dataset(tmp_path, text)) == message
@@ -139,7 +146,7 @@ def test_a_table_that_is_not_there(tmp_path: Path) -> None:
 def test_range_given_is_checked(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     assert sentence(dataset(tmp_path, "image,mos\na.png,7\n", mos_range=[1, 5])) == (
-        "dataset 'csv': the MOS of 'a.png' is 7.0; expected a number from 1 to 5; check the label table."
+        f"{named(tmp_path)}: the MOS of 'a.png' is 7.0; expected a number from 1 to 5; check the label table."
     )
     for wrong in ([5, 1], [1, 1], [1], [1, 2, 3]):
         with pytest.raises(RequestError) as error:
@@ -153,7 +160,7 @@ def test_missing_images(tmp_path: Path) -> None:
     lines = ["image,mos,ref", "a.png,1,r.png", "b.png,2,no.png", *(f"x{k}.png,{k},r.png" for k in range(4))]
     text = "\n".join(lines)
     assert sentence(dataset(tmp_path, text)) == (
-        f"dataset 'csv': expected the files the label table names in {tmp_path.resolve()}, but 5 of 6 images"
+        f"{named(tmp_path)}: expected the files the label table names in {tmp_path.resolve()}, but 5 of 6 images"
         " of split 'all' are missing (no.png, x0.png, x1.png, ...);"
         " set allow_missing to true to go on without them."
     )
@@ -205,7 +212,7 @@ def test_reference_of_another_size(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         data.load(data.rows()[0])
     assert str(error.value) == (
-        "dataset 'csv': 'a.png' has (8, 10) pixels and its reference 'r.png' (8, 11); expected one size."
+        f"{named(tmp_path)}: 'a.png' has (8, 10) pixels and its reference 'r.png' (8, 11); expected one size."
     )
 
 
@@ -234,7 +241,7 @@ def test_an_image_that_vanishes_after_listing(tmp_path: Path) -> None:
         data.manifest()
     with pytest.raises(DataError) as error:
         data.load(Row("b", "b.png", 1.0))
-    assert str(error.value) == f"dataset 'csv': the image 'b.png' is missing in {tmp_path.resolve()}."
+    assert str(error.value) == f"{named(tmp_path)}: the image 'b.png' is missing in {tmp_path.resolve()}."
 
 
 def test_exif_is_a_choice(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_record_of_wrong_types_is_refused(records: list[RunRecord], tmp_path: 
     document = tmp_path / "runs" / f"{records[0].digest}.json"
     content = json.loads(document.read_text())
     document.write_text(json.dumps({**content, "environment": [1, 2]}))
-    assert any("not what a run writes" in problem for problem in check_submission(tmp_path))
+    assert any("expected `environment` to be an object, got [1, 2]" in line for line in check_submission(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,26 @@ def test_every_mistake_is_listed_with_its_key(tiny_recipe) -> None:
         assert part in message
 
 
+@pytest.mark.parametrize(
+    ("task", "got"), [("", "none (is this a track? use `iqa-robust run`)"), ('task = "scor"\n', "'scor'")]
+)
+def test_a_recipe_without_a_task(tmp_path, task: str, got: str) -> None:
+    path = tmp_path / "track.toml"
+    path.write_text(f'{task}name = "t"\n')
+    with pytest.raises(RequestError) as caught:
+        read_recipe(path)
+    assert str(caught.value) == (
+        f"{path}: 1 wrong entry: the recipe: expected `task`, one of score, denoise, diffusion, trigger; got {got}."
+    )
+
+
+def test_a_recipe_with_a_name_in_capitals(tiny_recipe) -> None:
+    path = tiny_recipe()
+    path.write_text(path.read_text().replace('name = "', 'name = "A ', 1))
+    with pytest.raises(RequestError, match="name: expected lower-case words joined by hyphens, got 'A "):
+        read_recipe(path)
+
+
 def test_no_epochs_need_weights_to_keep(tiny_recipe) -> None:
     path = tiny_recipe()
     path.write_text(path.read_text().replace("epochs = 3", "epochs = 0"))
