@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import pickle
-import warnings
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 SMALL = "small.toml"
 
@@ -316,57 +312,6 @@ def test_one_broken_image_is_counted_and_shown_and_the_others_go_on(
     assert (board["n_images"][0], board["n_failed"][0], board["status"][0]) == (6, 1, "partial")
     assert "1 of 6 images failed" in outcome.out
     assert "Traceback" not in outcome.err + outcome.out
-
-
-class _Evil:
-    def __reduce__(self) -> tuple:
-        return os.system, ("touch PWNED",)
-
-
-def _pickle(path: Path) -> None:
-    path.write_bytes(pickle.dumps({"w": _Evil()}))
-
-
-CHECKPOINTS = {
-    "that wants to run code": ("bad.pth", _pickle, "refused, because loading it could run code stored in it"),
-    "that is text": (
-        "bad.pth",
-        lambda path: path.write_text("hello"),
-        "bad.pth: expected a safetensors file (named *.safetensors) or one of torch.save, got something else",
-    ),
-    "that is empty": ("bad.pth", lambda path: path.touch(), "got an empty file; give a weight file."),
-    "that is a folder": ("bad.pth", lambda path: path.mkdir(), "expected a file, got a folder"),
-    "with a broken configuration": (
-        "bad.safetensors",
-        lambda path: save_file({"w": torch.zeros(1)}, path, metadata={"config": "{"}),
-        "bad.safetensors: `config` in its header is not JSON",
-    ),
-    "with another configuration": (
-        "bad.safetensors",
-        lambda path: save_file({"w": torch.zeros(1)}, path, metadata={"config": "[]"}),
-        "bad.safetensors: expected `config` in its header to be a JSON object",
-    ),
-    "that is truncated": (
-        "bad.safetensors",
-        lambda path: path.write_bytes(b"\x10\0\0\0\0\0\0\0{"),
-        "not a safetensors file",
-    ),
-    "that is not there": ("bad.pth", lambda path: None, "no such file"),
-}
-
-
-@pytest.mark.parametrize("case", CHECKPOINTS)
-def test_a_checkpoint(cli, tmp_path: Path, track_text: str, monkeypatch, case: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    name, write, sentence = CHECKPOINTS[case]
-    write(tmp_path / name)
-    path = tmp_path / SMALL
-    path.write_text(track_text.replace('"ssim"', f'"compact"\nparams = {{ weights = "{tmp_path / name}" }}'))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        outcome = cli("run", path, "--out", tmp_path / "out")
-    assert (outcome.status, sentence in outcome.err) == (2, True), outcome.err
-    assert not (tmp_path / "PWNED").exists()
 
 
 def test_an_out_folder_that_is_a_file(cli, track: Path, tmp_path: Path) -> None:
