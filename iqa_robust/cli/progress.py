@@ -86,6 +86,4 @@ class RunProgress:
 
     def lost(self, title: str) -> None:
         """Say that a worker died."""
-        self._console.print(
-            f"a worker died over {title}; three may, then its cells have failed", style="yellow", markup=False
-        )
+        self._console.print(f"a worker died over {title}", style="yellow", markup=False)

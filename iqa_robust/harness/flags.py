@@ -30,8 +30,7 @@ means nothing."""
 def _scale(record: RunRecord) -> float:
     if record.spec.score_range is not None:
         return record.spec.score_range[1] - record.spec.score_range[0]
-    clean = _own_clean(record)
-    clean = clean[np.isfinite(clean)]
+    clean = _finite_clean(record)
     spread = float(np.std(clean)) if len(clean) else 0.0
     return spread if spread > 0 else 1.0
 
@@ -40,6 +39,11 @@ def _own_clean(record: RunRecord) -> np.ndarray:
     """Clean scores of the row's own system: the defended model where there is a defense."""
     column = "score_clean" if record.spec.defense is None else "score_def_clean"
     return record.images[column].to_numpy(dtype=float)
+
+
+def _finite_clean(record: RunRecord) -> np.ndarray:
+    clean = _own_clean(record)
+    return clean[np.isfinite(clean)]
 
 
 def gains(record: RunRecord) -> pd.Series:
@@ -101,9 +105,7 @@ def _beaten(record: RunRecord, rivals: Iterable[RunRecord], margin: float = MARG
         return False
     own = gains(record)
     for rival in rivals:
-        other = gains(rival)
-        both = own.index.intersection(other.index)
-        mine, theirs = own[both].mean(), other[both].mean()
+        mine, theirs = (part.mean() for part in own.align(gains(rival), join="inner"))
         if theirs > mine * margin and theirs > mine:
             return True
     return False
@@ -139,8 +141,7 @@ def out_of_declared_range(record: RunRecord, others: Sequence[RunRecord]) -> boo
     if record.spec.score_range is None:
         return False
     low, high = record.spec.score_range
-    clean = _own_clean(record)
-    clean = clean[np.isfinite(clean)]
+    clean = _finite_clean(record)
     return bool(len(clean)) and float(np.mean((clean < low) | (clean > high))) > OUT_OF_RANGE_SHARE
 
 
@@ -195,8 +196,7 @@ def collapsed(record: RunRecord, others: Sequence[RunRecord]) -> bool:
     mos = record.images["mos"].to_numpy(dtype=float)
     low, high = record.facts["mos_range"]
     mos_spread = float(np.std(mos)) / (high - low) if high > low else 0.0
-    clean = _own_clean(record)
-    clean = clean[np.isfinite(clean)]
+    clean = _finite_clean(record)
     if record.spec.score_range is None or len(clean) < 3 or mos_spread == 0:
         return False
     return float(np.std(clean)) / _scale(record) < COLLAPSED_SHARE * mos_spread

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from iqa_robust.measures.correlation import srocc
@@ -129,12 +130,11 @@ def _row(records: Sequence[RunRecord]) -> dict[str, Any]:
     means = {digest: float(shift.abs().mean()) / spread if spread else math.nan for digest, shift in moved.items()}
     correlations = {digest: _srocc(first, mos, scores, sign) for digest, scores in adv.items()}
     strongest = min(records, key=lambda record: (_or_top(correlations[record.digest]), record.digest))
-    everything, reached = pd.DataFrame(moved), pd.DataFrame(adv)
-    furthest = [row.abs().idxmax() if row.notna().any() else None for _, row in everything.iterrows()]
-    worst = pd.Series(
-        [math.nan if at is None else everything.at[i, at] for i, at in zip(clean.index, furthest, strict=True)]
+    shifts, reached = (pd.DataFrame(columns).to_numpy() for columns in (moved, adv))
+    furthest = np.where(np.isnan(shifts), -1.0, np.abs(shifts)).argmax(axis=1)[:, None]
+    worst, worst_adv = (
+        pd.Series(np.take_along_axis(values, furthest, axis=1)[:, 0], index=clean.index) for values in (shifts, reached)
     )
-    worst_adv = [math.nan if at is None else reached.at[i, at] for i, at in zip(clean.index, furthest, strict=True)]
     by_knowledge = {name: _top(means[r.digest] for r in records if r.spec.knowledge == name) for name in KNOWLEDGE}
     span = 1.0 if spec.score_range is None else spec.score_range[1] - spec.score_range[0]
     drift = 0.0 if spec.defense is None else float((clean - _over_seeds(records, "score_clean")).abs().mean()) / span
@@ -153,7 +153,7 @@ def _row(records: Sequence[RunRecord]) -> dict[str, Any]:
         **{f"shift_{name.replace('-', '_')}": value for name, value in by_knowledge.items()},
         "shift_worst": float(worst.abs().mean()) / spread if spread else math.nan,
         "srocc_strongest": correlations[strongest.digest],
-        "srocc_worst": _srocc(first, mos, pd.Series(worst_adv, index=clean.index), sign),
+        "srocc_worst": _srocc(first, mos, worst_adv, sign),
         "strongest": strongest.spec.attack.title,
         "strongest_knowledge": strongest.spec.knowledge,
         "protection_oblivious": math.nan,
