@@ -1,7 +1,7 @@
-"""Layers of a network changed for speed: batch norm folded, attention by a shorter way, arithmetic in bfloat16.
+"""Layers of a network changed for speed: batch norm and ReLU joined to convolutions, shorter attention, bfloat16.
 
 What the layers do is seen, not guessed from names: an example passes through the network once, and every convolution,
-batch norm and product notes what it got and what it made.
+batch norm, ReLU and product notes what it got and what it made.
 """
 
 from __future__ import annotations
@@ -13,15 +13,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
-from torch.nn.grad import conv2d_input
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from iqa_robust.models.attention import SelfAttention
 from iqa_robust.models.base import IQAModel
+from iqa_robust.models.convolutions import COLORS, RoundedConvolution
 
-COLORS = 3
-"""A convolution with so many channels, or fewer, reads the image."""
 HEAVY = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention)
 """Layers whose cost is worth the rounding."""
 TOLERANCE = 1e-4
@@ -34,18 +31,20 @@ def fold_batch_norms(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None)
     It would where the result of a convolution is used by something else, too.
     """
     folded = copy.deepcopy(model)
-    passes = _passes(folded, x, ref)
-    times = Counter(id(call.layer) for call in passes)
-    makers = {id(call.made): call.layer for call in passes}
-    for call in passes:
-        maker = makers.get(id(call.given))
-        if not (isinstance(maker, nn.Conv2d) and isinstance(call.layer, nn.BatchNorm2d)):
-            continue
-        if call.layer.track_running_stats and times[id(maker)] == times[id(call.layer)] == 1:
-            _replace(folded, maker, fuse_conv_bn_eval(maker, call.layer))
-            _replace(folded, call.layer, nn.Identity())
-    before, after = (network(x.clone(), None if ref is None else ref.clone()) for network in (model, folded))
-    return folded if torch.allclose(after, before, rtol=TOLERANCE, atol=TOLERANCE) else model
+    for maker, norm in _pairs(folded, nn.BatchNorm2d, x, ref):
+        if norm.track_running_stats:
+            _replace(folded, maker, fuse_conv_bn_eval(maker, norm))
+            _replace(folded, norm, nn.Identity())
+    return folded if _agree(model, folded, x, ref) else model
+
+
+def join_relus(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> IQAModel:
+    """The model with each ReLU at the end of the convolution before it; itself, if that changes the score of `x`."""
+    joined = copy.deepcopy(model)
+    for maker, relu in _pairs(joined, nn.ReLU, x, ref):
+        _replace(joined, relu, nn.Identity())
+        _replace(joined, maker, _Rectified(maker, relu))
+    return joined if _agree(model, joined, x, ref) else model
 
 
 def straighten_attention(model: IQAModel) -> None:
@@ -58,21 +57,31 @@ def straighten_attention(model: IQAModel) -> None:
 def round_layers(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:
     """Put the heavy layers of a model that runs under autocast into bfloat16, except where rounding would do harm.
 
-    A convolution that reads the image sees all of its 8 bits (bfloat16 has as many for all values up to the next power
-    of two, so a step of a gray level could vanish); only its slope is rounded. Products of one vector per image stand
-    after pooling: they cost nothing, and their rounding would be the score's.
+    Products of one vector per image stand after pooling: they cost nothing, and their rounding would be the score's. So
+    do convolutions of images that `RoundedConvolution` does not handle.
     """
+    joined = {id(pair[0]): pair for pair in model.modules() if isinstance(pair, _Rectified)}
     for call in _passes(model, x, ref):
         layer = call.layer
-        if isinstance(layer, nn.Conv2d) and layer.in_channels <= COLORS:
-            plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-            _replace(model, layer, _FirstConvolution(layer) if plain else _Float32(layer))
-        elif isinstance(layer, nn.Linear) and call.given.ndim == 2:
+        if isinstance(layer, nn.Conv2d) and RoundedConvolution.fits(layer):
+            rounded = RoundedConvolution(layer, relu=id(layer) in joined)
+            _replace(model, joined.get(id(layer), layer), rounded)
+        elif _is_delicate(call):
             _replace(model, layer, _Float32(layer))
-    kept = {id(module.layer) for module in model.modules() if isinstance(module, (_FirstConvolution, _Float32))}
+    kept = {id(module.layer) for module in model.modules() if isinstance(module, _Float32)}
     for layer in model.modules():
         if type(layer) in HEAVY and id(layer) not in kept:
             layer.to(torch.bfloat16)
+
+
+def _is_delicate(call: _Pass) -> bool:
+    if isinstance(call.layer, nn.Conv2d):
+        return call.layer.in_channels <= COLORS
+    return isinstance(call.layer, nn.Linear) and call.given.ndim == 2
+
+
+class _Rectified(nn.Sequential):
+    """A convolution and the ReLU after it."""
 
 
 class _Float32(nn.Module):
@@ -87,34 +96,6 @@ class _Float32(nn.Module):
             return self.layer(x.float())
 
 
-class _FirstConvolution(nn.Module):
-    """Computes in float32, hands its result on in bfloat16, and passes the slope back in bfloat16."""
-
-    def __init__(self, layer: nn.Conv2d) -> None:
-        super().__init__()
-        self.layer = layer
-        self.register_buffer("rounded", layer.weight.detach().bfloat16())
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return _ExactForward.apply(x.float(), self.layer, self.rounded)
-
-
-class _ExactForward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, layer: nn.Conv2d, rounded: torch.Tensor) -> torch.Tensor:
-        ctx.layer, ctx.shape = layer, x.shape
-        ctx.save_for_backward(rounded)
-        return layer(x).bfloat16()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        layer, (rounded,) = ctx.layer, ctx.saved_tensors
-        like = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        return conv2d_input(ctx.shape, rounded, slope, *like).float(), None, None
-
-
 @dataclass(frozen=True)
 class _Pass:
     """One call of a layer."""
@@ -125,14 +106,14 @@ class _Pass:
 
 
 def _passes(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> list[_Pass]:
-    """The calls of convolutions, batch norms and products while the model scores `x`, in their order."""
+    """The calls of convolutions, batch norms, ReLUs and products while the model scores `x`, in their order."""
     passes: list[_Pass] = []
 
     def note(layer: nn.Module, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> None:
         if given:  # a layer that is called by keywords alone stays as it is
             passes.append(_Pass(layer, given[0], made))
 
-    kinds = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
+    kinds = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.ReLU)
     hooks = [layer.register_forward_hook(note) for layer in model.modules() if type(layer) in kinds]
     try:
         model(x.clone(), None if ref is None else ref.clone())
@@ -140,6 +121,22 @@ def _passes(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> list[
         for hook in hooks:
             hook.remove()
     return passes
+
+
+def _pairs(
+    model: IQAModel, kind: type[nn.Module], x: torch.Tensor, ref: torch.Tensor | None
+) -> list[tuple[nn.Conv2d, Any]]:
+    """Convolutions and layers of a kind that get their results, where each of both is called once for a score."""
+    passes = _passes(model, x, ref)
+    times = Counter(id(call.layer) for call in passes)
+    makers = {id(call.made): call.layer for call in passes if isinstance(call.layer, nn.Conv2d)}
+    found = [(makers.get(id(call.given)), call.layer) for call in passes if isinstance(call.layer, kind)]
+    return [(maker, layer) for maker, layer in found if maker and times[id(maker)] == times[id(layer)] == 1]
+
+
+def _agree(model: IQAModel, edited: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> bool:
+    before, after = (network(x.clone(), None if ref is None else ref.clone()) for network in (model, edited))
+    return torch.allclose(after, before, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

@@ -44,9 +44,12 @@ class _MeanAndStd(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: torch.Tensor) -> torch.Tensor:
-        kind = torch.promote_types(features.dtype, torch.float32)
-        mean = features.mean(dim=(2, 3), dtype=kind)
-        deviation = (features - _wide(mean)).square_().mean(dim=(2, 3)).add_(FLOOR).sqrt_()
+        if features.dtype == torch.bfloat16 and features.device.type == "cpu":
+            mean, variance = _rounded_moments(features)
+        else:
+            mean = features.mean(dim=(2, 3), dtype=torch.promote_types(features.dtype, torch.float32))
+            variance = (features - _wide(mean)).square_().mean(dim=(2, 3))
+        deviation = variance.add_(FLOOR).sqrt_()
         ctx.save_for_backward(features, mean, deviation)
         return torch.cat([mean, deviation], dim=1)
 
@@ -56,7 +59,19 @@ class _MeanAndStd(torch.autograd.Function):
         features, mean, deviation = ctx.saved_tensors
         of_mean, of_deviation = (slope / features[0, 0].numel()).chunk(2, dim=1)
         factor = of_deviation / deviation
-        return torch.addcmul(_wide(of_mean - factor * mean), features, _wide(factor)).to(features.dtype)
+        constant, linear = (_wide(values.to(features.dtype)) for values in (of_mean - factor * mean, factor))
+        return torch.addcmul(constant, features, linear)
+
+
+def _rounded_moments(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means and variances (N, C), float32, of maps in bfloat16, which are never written out in float32.
+
+    The statistics of a batch norm over one image at a time; that the running ones are float32 makes the sums so.
+    """
+    zeros, ones = (make(features.shape[1]) for make in (torch.zeros, torch.ones))
+    moments = [torch.batch_norm_update_stats(one, zeros, ones, 0.0) for one in features.split(1)]
+    mean, variance = (torch.stack(values) for values in zip(*moments, strict=True))
+    return mean, variance
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:

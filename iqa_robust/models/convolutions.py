@@ -1,0 +1,119 @@
+"""Convolutions in bfloat16 with frozen weights: laid out once for a CPU, with the ReLU after them in the same pass."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
+
+COLORS = 3
+"""A convolution with so many channels, or fewer, reads the image."""
+
+
+class RoundedConvolution(nn.Module):
+    """A convolution, and the ReLU that follows it if there is one, in bfloat16. Differentiable once.
+
+    One that reads the image must see all of its 8 bits. bfloat16 has as many for all values up to the next power of
+    two, so a step of a gray level could vanish: such a convolution gets each value as a sum of two.
+    """
+
+    def __init__(self, layer: nn.Conv2d, *, relu: bool = False) -> None:
+        """`layer` must satisfy `fits`; its weights are copied."""
+        super().__init__()
+        weight, bias = layer.weight.detach().bfloat16(), layer.bias
+        self.reads_image = layer.in_channels <= COLORS
+        doubled = torch.cat([weight, weight], dim=1) if self.reads_image else weight
+        rounded = None if bias is None else bias.detach().bfloat16()
+        padding = tuple(int(side) for side in layer.padding)
+        like = _Like(layer.stride, padding, layer.dilation, layer.groups)
+        self.ahead = _Kernel(doubled, rounded, like, relu=relu)
+        self.plain = _Kernel(weight, None, like)
+        self.mirrored: _Kernel | None = None
+        rest = tuple(d * (side - 1) - p for d, side, p in zip(layer.dilation, layer.kernel_size, padding, strict=True))
+        if set(layer.stride) == {1} and layer.groups == 1 and min(rest) >= 0:
+            mirror = weight.flip(2, 3).transpose(0, 1)
+            self.mirrored = _Kernel(mirror, None, _Like(layer.stride, rest, layer.dilation, 1))
+
+    @staticmethod
+    def fits(layer: nn.Conv2d) -> bool:
+        """Whether it is a convolution with zero padding, given by numbers."""
+        plain = type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+        return plain and (layer.in_channels > COLORS or layer.groups == 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps in bfloat16 of maps, or of an image in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return _Convolve.apply(x, self)
+
+
+class _Convolve(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, layer: RoundedConvolution) -> torch.Tensor:
+        rounded = x.bfloat16()
+        made = layer.ahead(torch.cat([rounded, (x - rounded).bfloat16()], dim=1) if layer.reads_image else rounded)
+        ctx.layer, ctx.shape, ctx.kind = layer, x.shape, x.dtype
+        ctx.save_for_backward(made if layer.ahead.relu else None)
+        return made
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None]:
+        layer, (made,) = ctx.layer, ctx.saved_tensors
+        if made is not None:
+            slope = torch.ops.aten.threshold_backward(slope, made, 0)
+        found = layer.plain.slope(slope, ctx.shape) if layer.mirrored is None else layer.mirrored(slope)
+        return found.to(ctx.kind), None
+
+
+class _Like(NamedTuple):
+    """How a convolution moves over maps, as torch's functions take it."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+
+class _Kernel(nn.Module):
+    """A convolution with fixed weights in bfloat16.
+
+    A CPU wants them in an order of its own. torch brings them into it in every call, a tenth of what a ResNet-18 takes;
+    here it is done at the first one.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, like: _Like, *, relu: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
+        self.register_buffer("bias", bias)
+        self.like, self.relu = like, relu
+        self._ordered: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        stride, padding, dilation, groups = self.like
+        if x.device.type == "cpu" and _orders_weights():
+            if self._ordered is None:
+                order = torch.ops.mkldnn._reorder_convolution_weight
+                self._ordered = order(self.weight, padding, stride, dilation, groups, list(x.shape))
+            convolve, after = torch.ops.mkldnn._convolution_pointwise, "relu" if self.relu else "none"
+            made = convolve(x, self._ordered, self.bias, padding, stride, dilation, groups, after, [], "")
+            assert isinstance(made, torch.Tensor)
+            return made
+        made = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
+        return made.relu_() if self.relu else made
+
+    def slope(self, slope: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """The slope at maps of `shape`."""
+        return conv2d_input(shape, self.weight, slope, *self.like)
+
+
+def _orders_weights() -> bool:
+    """Whether torch's operators for compiled networks, which take ordered weights, are there for bfloat16."""
+    mkldnn = torch.ops.mkldnn
+    return hasattr(mkldnn, "_convolution_pointwise") and bool(mkldnn._is_mkldnn_bf16_supported())
