@@ -45,6 +45,7 @@ OURS = "ours"
 FLOOR = "passes alone"
 CONTENDERS = {
     OURS: Contender("ours"),
+    "search alone": Contender("ours", "search_alone"),
     "ours, unprepared": Contender("ours", "plain"),
     "torchattacks": Contender("with_torchattacks", needs="torchattacks", distribution="torchattacks"),
     "ART": Contender("with_art", needs="art", distribution="adversarial-robustness-toolbox"),

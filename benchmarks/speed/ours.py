@@ -6,7 +6,7 @@ import torch
 from task import Attack, Task
 
 import iqa_robust as ir
-from iqa_robust.models.base import IQAModel
+from iqa_robust.models.base import IQAModel, ModelInfo
 from iqa_robust.models.prepared import prepare
 from iqa_robust.records import Budget
 
@@ -16,6 +16,26 @@ def attack(model: IQAModel, task: Task, x: torch.Tensor) -> Attack:
     search = prepare(model, task.precision, x[:1])
     named, budget = ir.attacks.create(task.attack), _budget(task)
     return lambda z: named(model, z, goal="up", budget=budget, search=search).images
+
+
+def search_alone(model: IQAModel, task: Task, x: torch.Tensor) -> Attack:
+    """The search without the scores in fp32 before and after it, which the libraries leave to their user."""
+    search = prepare(model, task.precision, x[:1])
+    named, budget = ir.attacks.create(task.attack), _budget(task)
+    return lambda z: named(Unscored(model.info), z, goal="up", budget=budget, search=search).images
+
+
+class Unscored(IQAModel):
+    """Scores that cost nothing: each is larger than the last, so that what the search found stands."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        super().__init__()
+        self.info, self.calls = info, 0
+
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        """Scores (N,)."""
+        self.calls += 1
+        return x.new_full((len(x),), float(self.calls))
 
 
 def plain(model: IQAModel, task: Task, x: torch.Tensor) -> Attack:

@@ -249,12 +249,12 @@ class Objective:
         scores, slope = torch.zeros(z.shape[0], device=z.device), None
         calls = self.tally.gradients[index.cpu()].clone()
         for draw in range(self.draws):
-            leaf = z.clone().requires_grad_(True)
+            leaf = (z.detach() if self._model.copies_images else z.clone()).requires_grad_(True)
             with torch.enable_grad(), searching(), seeded(self._draw_seeds(index, calls, draw)):
                 one = self._model(self._handed(leaf), self._reference(index)).float()
                 if one.requires_grad:
                     (drawn,) = torch.autograd.grad(one.sum(), leaf, materialize_grads=True)
-                    slope = drawn if slope is None else slope + drawn
+                    slope = drawn.contiguous() if slope is None else slope + drawn  # as the images, or sums are slow
             scores = scores + one.detach()
         slope = torch.zeros_like(z) if slope is None else slope
         if clean:
