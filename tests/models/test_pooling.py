@@ -53,3 +53,18 @@ def test_a_second_derivative_is_refused_instead_of_wrong() -> None:
     (slope,) = torch.autograd.grad(mean_and_std(features).square().sum(), features, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_moments_of_bfloat16_features_are_those_of_float64(layout: torch.memory_format) -> None:
+    features = torch.randn(3, 20, 33, 17, generator=torch.Generator().manual_seed(0)).relu().bfloat16()
+    features = features.to(memory_format=layout).requires_grad_()
+    exact = features.detach().double().requires_grad_()
+    pooled, wanted = mean_and_std(features), mean_and_std(exact)
+    assert pooled.dtype is torch.float32
+    torch.testing.assert_close(pooled.double(), wanted, rtol=1e-5, atol=1e-6)  # float32 sums of 561 values
+    weights = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1))
+    (slope,) = torch.autograd.grad(pooled, features, weights)
+    (of_exact,) = torch.autograd.grad(wanted, exact, weights.double())
+    # Two coefficients and a sum in bfloat16, which keeps 8 bits; where they cancel, what is left is relative to them.
+    torch.testing.assert_close(slope.double(), of_exact, rtol=2**-6, atol=2**-7 * float(of_exact.abs().max()))

@@ -1,0 +1,127 @@
+"""Convolutions in bfloat16 against torch's own in float64, and where a ReLU may be joined to them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from iqa_robust import models
+from iqa_robust.models import convolutions
+from iqa_robust.models.convolutions import RoundedConvolution
+from iqa_robust.models.prepared import prepare
+
+ROUNDING = 2**-8
+"""bfloat16 keeps 8 bits; a result of order one is rounded once, or twice where the bias is added to a rounded sum."""
+
+SHAPES = [
+    pytest.param({"kernel_size": 3, "padding": 1}, id="as-usual"),
+    pytest.param({"kernel_size": 3, "stride": 2, "padding": 1}, id="stride"),
+    pytest.param({"kernel_size": 3, "padding": 2, "dilation": 2, "bias": False}, id="dilation"),
+    pytest.param({"kernel_size": 3, "padding": 1, "groups": 4}, id="groups"),
+    pytest.param({"kernel_size": (1, 5), "padding": (0, 2)}, id="one-row"),
+    pytest.param({"kernel_size": 1, "padding": 2}, id="more-padding-than-kernel"),
+]
+
+
+@pytest.fixture(params=["ordered weights", "plain"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to convolve, on processors that have both."""
+    if request.param == "plain":
+        monkeypatch.setattr(convolutions, "_orders_weights", lambda: False)
+
+
+def _layer(inputs: int, **shape: object) -> nn.Conv2d:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layer = nn.Conv2d(inputs, 16, **shape).requires_grad_(False)
+        layer.weight.copy_(layer.weight.bfloat16())  # what is left is the rounding of maps
+        return layer
+
+
+def _maps(channels: int) -> torch.Tensor:
+    return torch.randn(2, channels, 12, 10, generator=torch.Generator().manual_seed(1)).bfloat16()
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_and_slopes_are_those_of_float64(shape: dict[str, object], relu: bool) -> None:
+    layer, x = _layer(8, **shape), _maps(8)
+    rounded, exact = RoundedConvolution(layer, relu=relu), layer.double()
+    leaf, exact_leaf = x.clone().requires_grad_(), x.double().requires_grad_()
+    for _ in range(2):  # the second time with the weights as the first one ordered them
+        made, wanted = rounded(leaf), exact(exact_leaf)
+        wanted = wanted.relu() if relu else wanted
+        torch.testing.assert_close(made.double(), wanted, rtol=ROUNDING, atol=ROUNDING)
+        weights = torch.randn(made.shape, generator=torch.Generator().manual_seed(2)).bfloat16()
+        kept = (
+            weights.double() * (made > 0) if relu else weights.double()
+        )  # where rounding moved a value to zero or off
+        (slope,) = torch.autograd.grad(made, leaf, weights)
+        (found,) = torch.autograd.grad(exact(exact_leaf), exact_leaf, kept)
+        torch.testing.assert_close(slope.double(), found, rtol=ROUNDING, atol=ROUNDING)
+
+
+@pytest.mark.usefixtures("way")
+def test_other_sizes_and_batches_follow_the_first() -> None:
+    layer = _layer(8, kernel_size=3, padding=1)
+    rounded = RoundedConvolution(layer)
+    for shape in ((1, 8, 6, 6), (5, 8, 31, 9), (2, 8, 12, 10)):
+        x = torch.rand(shape, generator=torch.Generator().manual_seed(3)).bfloat16()
+        wanted = F.conv2d(x.double(), layer.weight.double(), layer.bias.double(), padding=1)
+        torch.testing.assert_close(rounded(x).double(), wanted, rtol=ROUNDING, atol=ROUNDING)
+
+
+@pytest.mark.usefixtures("way")
+def test_an_image_is_seen_to_the_sixteenth_bit() -> None:
+    layer = _layer(3, kernel_size=1, bias=False)
+    layer.weight.fill_(1 / 4)
+    rounded = RoundedConvolution(layer)
+    x = torch.full((1, 3, 4, 4), 0.9)
+    # 0.9 in bfloat16 is 0.8984; the sum of the three is rounded once more, to 8 bits.
+    moved = (rounded(x + 1 / 255) - rounded(x)).float()
+    assert float(rounded(x)[0, 0, 0, 0]) == pytest.approx(0.675, rel=ROUNDING)
+    assert bool((moved > 0).all())
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(rounded(leaf).sum(), leaf)
+    assert slope.dtype is torch.float32
+    torch.testing.assert_close(slope, torch.full_like(x, 4.0))  # 16 outputs of weight 1/4
+
+
+def test_a_relu_is_joined_only_where_nothing_else_reads_the_convolution() -> None:
+    class Network(nn.Module):
+        def __init__(self, *, shared: bool) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 8, 3)
+            self.relu = nn.ReLU()
+            self.shared = shared
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            made = self.first(x)
+            return (self.relu(made) + (made if self.shared else 0)).float().mean(dim=(1, 2, 3))
+
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for shared in (False, True):
+        torch.manual_seed(0)
+        model = models.wrap(Network(shared=shared))
+        twin = prepare(model, "bf16", x[:1])
+        (layer,) = [module for module in twin.modules() if isinstance(module, RoundedConvolution)]
+        assert layer.ahead.relu is not shared
+        torch.testing.assert_close(twin(x), model(x), rtol=0.02, atol=0.002)
+
+
+def test_padding_of_another_kind_stays_with_torch() -> None:
+    for layer in (
+        nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(8, 8, 3, padding="same"),
+        nn.Conv2d(3, 3, 3, groups=3),
+    ):
+        assert not RoundedConvolution.fits(layer)
+        x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        torch.manual_seed(0)
+        first = nn.Identity() if layer.in_channels == 3 else nn.Conv2d(3, 8, 1)
+        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(layer.out_channels, 1), nn.Flatten(0)]
+        model = models.wrap(nn.Sequential(first, layer, *head))
+        torch.testing.assert_close(prepare(model, "bf16", x[:1])(x), model(x), rtol=0.02, atol=0.005)
