@@ -1,4 +1,4 @@
-"""Convolutions in bfloat16 with frozen weights: laid out once for a CPU, with the ReLU after them in the same pass."""
+"""Convolutions in bfloat16 with frozen weights: laid out once for a CPU, one pass with sum and ReLU after them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLORS = 3
 
 
 class RoundedConvolution(nn.Module):
-    """A convolution, and the ReLU that follows it if there is one, in bfloat16. Differentiable once.
+    """A convolution in bfloat16, with the sum and the ReLU that follow it where there are any. Differentiable once.
 
     One that reads the image must see all of its 8 bits. bfloat16 has as many for all values up to the next power of
     two, so a step of a gray level could vanish: such a convolution gets each value as a sum of two.
@@ -44,29 +44,37 @@ class RoundedConvolution(nn.Module):
         plain = type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
         return plain and (layer.in_channels > COLORS or layer.groups == 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps in bfloat16 of maps, or of an image in float32."""
+    def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
+        """Maps in bfloat16 of maps, or of an image in float32; `added` is summed with the result before the ReLU."""
         with torch.autocast(x.device.type, enabled=False):
-            return _Convolve.apply(x, self)
+            return _Convolve.apply(x, added, self)
 
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, layer: RoundedConvolution) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, added: torch.Tensor | None, layer: RoundedConvolution) -> torch.Tensor:
         rounded = x.bfloat16()
-        made = layer.ahead(torch.cat([rounded, (x - rounded).bfloat16()], dim=1) if layer.reads_image else rounded)
-        ctx.layer, ctx.shape, ctx.kind = layer, x.shape, x.dtype
+        terms = torch.cat([rounded, (x - rounded).bfloat16()], dim=1) if layer.reads_image else rounded
+        made = layer.ahead(terms, None if added is None else added.bfloat16())
+        ctx.layer, ctx.shape, ctx.kind, ctx.added_kind = (
+            layer,
+            x.shape,
+            x.dtype,
+            added if added is None else added.dtype,
+        )
         ctx.save_for_backward(made if layer.ahead.relu else None)
         return made
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         layer, (made,) = ctx.layer, ctx.saved_tensors
         if made is not None:
             slope = torch.ops.aten.threshold_backward(slope, made, 0)
         found = layer.plain.slope(slope, ctx.shape) if layer.mirrored is None else layer.mirrored(slope)
-        return found.to(ctx.kind), None
+        order = torch.contiguous_format if layer.reads_image else torch.preserve_format  # an attack's images are so
+        at_x = found.to(ctx.kind, memory_format=order)
+        return at_x, None if ctx.added_kind is None else slope.to(ctx.added_kind), None
 
 
 class _Like(NamedTuple):
@@ -95,17 +103,21 @@ class _Kernel(nn.Module):
         self.like, self.relu = like, relu
         self._ordered: torch.Tensor | None = None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
         stride, padding, dilation, groups = self.like
         if x.device.type == "cpu" and _orders_weights():
             if self._ordered is None:
                 order = torch.ops.mkldnn._reorder_convolution_weight
                 self._ordered = order(self.weight, padding, stride, dilation, groups, list(x.shape))
             convolve, after = torch.ops.mkldnn._convolution_pointwise, "relu" if self.relu else "none"
-            made = convolve(x, self._ordered, self.bias, padding, stride, dilation, groups, after, [], "")
-            assert isinstance(made, torch.Tensor)
+            rest = (self._ordered, self.bias, padding, stride, dilation, groups)
+            if added is None:
+                made: torch.Tensor = convolve(x, *rest, after, [], "")
+            else:
+                made = convolve.binary(x, added, *rest, "add", 1.0, after, [], "")
             return made
         made = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
+        made = made if added is None else made.add_(added)
         return made.relu_() if self.relu else made
 
     def slope(self, slope: torch.Tensor, shape: torch.Size) -> torch.Tensor:

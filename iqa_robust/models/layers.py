@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from iqa_robust.models.attention import SelfAttention
 from iqa_robust.models.base import IQAModel
 from iqa_robust.models.convolutions import COLORS, RoundedConvolution
+from iqa_robust.models.residual import ResidualBlock
 
 HEAVY = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention)
 """Layers whose cost is worth the rounding."""
@@ -47,6 +48,14 @@ def join_relus(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> IQ
     return joined if _agree(model, joined, x, ref) else model
 
 
+def unfold_residuals(model: IQAModel) -> None:
+    """Give the blocks of torchvision's residual networks, their batch norms folded, the form of `ResidualBlock`."""
+    for block in list(model.modules()):
+        unfolded = ResidualBlock.of(block)
+        if unfolded is not None:
+            _replace(model, block, unfolded)
+
+
 def straighten_attention(model: IQAModel) -> None:
     """Let self-attention take the short way where it can; see `SelfAttention`."""
     for layer in [module for module in model.modules() if SelfAttention.fits(module)]:
@@ -61,10 +70,11 @@ def round_layers(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> 
     do convolutions of images that `RoundedConvolution` does not handle.
     """
     joined = {id(pair[0]): pair for pair in model.modules() if isinstance(pair, _Rectified)}
+    summed = {id(block.last) for block in model.modules() if isinstance(block, ResidualBlock)}
     for call in _passes(model, x, ref):
         layer = call.layer
         if isinstance(layer, nn.Conv2d) and RoundedConvolution.fits(layer):
-            rounded = RoundedConvolution(layer, relu=id(layer) in joined)
+            rounded = RoundedConvolution(layer, relu=id(layer) in joined or id(layer) in summed)
             _replace(model, joined.get(id(layer), layer), rounded)
         elif _is_delicate(call):
             _replace(model, layer, _Float32(layer))

@@ -8,7 +8,7 @@ import torch
 
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel, WrappedModel
-from iqa_robust.models.layers import fold_batch_norms, join_relus, round_layers, straighten_attention
+from iqa_robust.models.layers import fold_batch_norms, join_relus, round_layers, straighten_attention, unfold_residuals
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -44,6 +44,7 @@ def prepare(model: IQAModel, precision: str, x: torch.Tensor, ref: torch.Tensor 
         made = fold_batch_norms(made, x, ref).to(memory_format=torch.channels_last)
         straighten_attention(made)
         if precision == "bf16":
+            unfold_residuals(made)
             made = join_relus(made, x, ref)
             round_layers(made, x, ref)
     return PreparedModel(made, precision)

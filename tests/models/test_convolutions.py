@@ -9,8 +9,11 @@ from torch.nn import functional as F
 
 from iqa_robust import models
 from iqa_robust.models import convolutions
+from iqa_robust.models.base import IQAModel, ModelInfo
 from iqa_robust.models.convolutions import RoundedConvolution
 from iqa_robust.models.prepared import prepare
+from iqa_robust.models.residual import ResidualBlock
+from iqa_robust.models.trunk_regressor import TrunkNetwork
 
 ROUNDING = 2**-8
 """bfloat16 keeps 8 bits; a result of order one is rounded once, or twice where the bias is added to a rounded sum."""
@@ -62,6 +65,23 @@ def test_values_and_slopes_are_those_of_float64(shape: dict[str, object], relu: 
         (slope,) = torch.autograd.grad(made, leaf, weights)
         (found,) = torch.autograd.grad(exact(exact_leaf), exact_leaf, kept)
         torch.testing.assert_close(slope.double(), found, rtol=ROUNDING, atol=ROUNDING)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_sum_before_the_relu_has_its_own_slope() -> None:
+    layer, x = _layer(16, kernel_size=3, padding=1), _maps(16)
+    added = torch.randn(x.shape, generator=torch.Generator().manual_seed(4)).bfloat16()
+    leaves, exact_leaves = (
+        [value.to(kind).requires_grad_() for value in (x, added)] for kind in (x.dtype, torch.double)
+    )
+    made = RoundedConvolution(layer, relu=True)(*leaves)
+    wanted = (layer.double()(exact_leaves[0]) + exact_leaves[1]).relu()
+    torch.testing.assert_close(made.double(), wanted, rtol=ROUNDING, atol=ROUNDING)
+    weights = torch.randn(made.shape, generator=torch.Generator().manual_seed(2)).bfloat16()
+    slopes = torch.autograd.grad(made, leaves, weights)
+    exact = torch.autograd.grad(layer(exact_leaves[0]), exact_leaves[0], weights.double() * (made > 0))
+    torch.testing.assert_close(slopes[0].double(), exact[0], rtol=ROUNDING, atol=ROUNDING)
+    assert torch.equal(slopes[1], weights * (made > 0))
 
 
 @pytest.mark.usefixtures("way")
@@ -125,3 +145,29 @@ def test_padding_of_another_kind_stays_with_torch() -> None:
         head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(layer.out_channels, 1), nn.Flatten(0)]
         model = models.wrap(nn.Sequential(first, layer, *head))
         torch.testing.assert_close(prepare(model, "bf16", x[:1])(x), model(x), rtol=0.02, atol=0.005)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_blocks_of_residual_networks_are_unfolded_and_keep_scores_and_slopes(backbone: str) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = TrunkNetwork(backbone=backbone).eval()
+        nn.init.normal_(network.head.weight, std=1e-3)
+    model, x = models.wrap(network, ModelInfo(score_range=(0.0, 100.0))), _images()
+    twin = prepare(model, "bf16", x[:1])
+    blocks = [module for module in twin.modules() if isinstance(module, ResidualBlock)]
+    assert len(blocks) == {"resnet18": 8, "resnet50": 16}[backbone]
+    assert all(isinstance(block.last, RoundedConvolution) and block.last.ahead.relu for block in blocks)
+    exact, rounded = (_slope(each, x).flatten(1) for each in (model, twin))
+    # Every layer rounds to 8 bits; the direction turns by some 20 degrees over fifty of them.
+    assert bool((torch.cosine_similarity(exact, rounded) > 0.9).all())
+    torch.testing.assert_close(twin(x), model(x), rtol=0, atol=0.5)  # of a range of 100
+
+
+def _images() -> torch.Tensor:
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def _slope(model: IQAModel, x: torch.Tensor) -> torch.Tensor:
+    leaf = x.clone().requires_grad_()
+    return torch.autograd.grad(model(leaf).sum(), leaf)[0]

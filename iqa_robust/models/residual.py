@@ -1,0 +1,39 @@
+"""Residual blocks whose sum and ReLU can be a part of their last convolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from iqa_robust.models.convolutions import RoundedConvolution
+
+
+class ResidualBlock(nn.Module):
+    """relu(last(body(x)) + shortcut(x)), each ReLU a layer of its own, unlike in torchvision's blocks."""
+
+    def __init__(self, body: nn.Sequential, last: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.body, self.last, self.shortcut = body, last, shortcut
+
+    @classmethod
+    def of(cls, block: nn.Module) -> ResidualBlock | None:
+        """The same of a block of torchvision's residual networks with folded batch norms; None for another layer."""
+        from torchvision.models.resnet import BasicBlock, Bottleneck  # here, because it takes long
+
+        count = {BasicBlock: 2, Bottleneck: 3}.get(type(block))
+        if count is None:
+            return None
+        parts = dict(block.named_children())
+        *first, last = (parts[f"conv{number}"] for number in range(1, count + 1))
+        folded = all(isinstance(parts[f"bn{number}"], nn.Identity) for number in range(1, count + 1))
+        if not folded or type(parts["relu"]) is not nn.ReLU:
+            return None
+        body = [layer for convolution in first for layer in (convolution, nn.ReLU())]
+        return cls(nn.Sequential(*body), last, parts.get("downsample", nn.Identity()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C', H', W') of (N, C, H, W)."""
+        made, shortcut = self.body(x), self.shortcut(x)
+        if isinstance(self.last, RoundedConvolution):
+            return self.last(made, shortcut)
+        return torch.relu(self.last(made) + shortcut)
