@@ -22,7 +22,7 @@ from iqa_robust.records import (
     read_record,
 )
 from iqa_robust.tables.board import board
-from iqa_robust.tables.board_file import check_board_file
+from iqa_robust.tables.board_file import check_board_file, same_board
 from iqa_robust.tables.cells import defense_title, limited
 from iqa_robust.tables.write import BOARD_DIGITS, csv_text
 
@@ -237,10 +237,10 @@ def _check_board(folder: Path, records: Sequence[RunRecord], *, whole: bool) -> 
     if not whole:
         return [f"{file}: not compared, since not every record can be read."]
     try:
-        rebuilt = csv_text(board(records), BOARD_DIGITS).encode()
+        rebuilt = csv_text(board(records), BOARD_DIGITS)
     except (IqaRobustError, TypeError, ValueError) as error:
         return [f"{file}: cannot be rebuilt from the records ({error})"]
-    if file.read_bytes() != rebuilt:
+    if not same_board(file.read_bytes().decode(errors="replace"), rebuilt):
         return [f"{file}: not the board of these records; write it with `iqa-robust table {folder} --csv {file}`."]
     return []
 

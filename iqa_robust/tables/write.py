@@ -1,4 +1,4 @@
-"""Tables as CSV: the same records give the same bytes on every machine."""
+"""Tables as CSV: the same numbers give the same bytes on every machine."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from drawn import explanations
 
 from iqa_robust.records import Budget, Component, RunRecord, write_images, write_record
 from iqa_robust.tables.board import BOARD_COLUMNS, board
+from iqa_robust.tables.board_file import same_board
 from iqa_robust.tables.submission import check_submission
 from iqa_robust.tables.write import csv_text, write_board
 
@@ -205,6 +206,19 @@ def test_an_edited_board_is_found(records: list[RunRecord], tmp_path: Path) -> N
     table.loc[0, "srocc_adv"] = 0.99
     write_board(table, tmp_path / "board.csv")
     only(check_submission(stored(tmp_path, records)), "not the board of these records")
+
+
+def test_the_last_digits_of_a_fitted_column_differ_between_processors() -> None:
+    text = "rank,srocc_adv,plcc_adv\n1,0.5,0.00675619\n2,0.25,\n"
+    assert same_board(text, text)
+    assert same_board(text, text.replace("0.00675619", "0.0067561"))
+    assert not same_board(text, text.replace("0.00675619", "0.006777"))
+    assert not same_board(text, text.replace("0.00675619", ""))
+    assert not same_board(text, text.replace("0.00675619", "=1"))
+    assert not same_board(text, text.replace("0.5", "0.500001"))
+    assert not same_board(text, text + "3,0,0\n")
+    assert not same_board(text, text.replace("2,0.25,", "2,0.25"))
+    assert not same_board("", text)
 
 
 # A board as a file
