@@ -38,6 +38,11 @@ class RoundedConvolution(nn.Module):
             mirror = weight.flip(2, 3).transpose(0, 1)
             self.mirrored = _Kernel(mirror, None, _Like(layer.stride, rest, layer.dilation, 1))
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weights; networks ask them for their device and type."""
+        return self.plain.weight
+
     @staticmethod
     def fits(layer: nn.Conv2d) -> bool:
         """Whether it is a convolution with zero padding, given by numbers."""
@@ -56,12 +61,8 @@ class _Convolve(torch.autograd.Function):
         rounded = x.bfloat16()
         terms = torch.cat([rounded, (x - rounded).bfloat16()], dim=1) if layer.reads_image else rounded
         made = layer.ahead(terms, None if added is None else added.bfloat16())
-        ctx.layer, ctx.shape, ctx.kind, ctx.added_kind = (
-            layer,
-            x.shape,
-            x.dtype,
-            added if added is None else added.dtype,
-        )
+        ctx.layer, ctx.shape, ctx.kind = layer, x.shape, x.dtype
+        ctx.added_kind = None if added is None else added.dtype
         ctx.save_for_backward(made if layer.ahead.relu else None)
         return made
 
@@ -102,6 +103,10 @@ class _Kernel(nn.Module):
         self.register_buffer("bias", bias)
         self.like, self.relu = like, relu
         self._ordered: torch.Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the ordered weights: torch cannot copy them, and they are made again."""
+        return {**self.__dict__, "_ordered": None}
 
     def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
         stride, padding, dilation, groups = self.like

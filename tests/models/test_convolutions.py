@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -108,6 +110,14 @@ def test_an_image_is_seen_to_the_sixteenth_bit() -> None:
     (slope,) = torch.autograd.grad(rounded(leaf).sum(), leaf)
     assert slope.dtype is torch.float32
     torch.testing.assert_close(slope, torch.full_like(x, 4.0))  # 16 outputs of weight 1/4
+
+
+def test_a_copy_and_an_empty_batch_after_the_weights_were_ordered() -> None:
+    rounded, x = RoundedConvolution(_layer(8, kernel_size=3, padding=1)), _maps(8)
+    made = rounded(x)
+    assert torch.equal(copy.deepcopy(rounded)(x), made)
+    assert torch.equal(rounded.weight, _layer(8, kernel_size=3, padding=1).weight.bfloat16())
+    assert rounded(x[:0]).shape == (0, 16, 12, 10)
 
 
 def test_a_relu_is_joined_only_where_nothing_else_reads_the_convolution() -> None:
