@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input
 
 COLORS = 3
 """A convolution with so many channels, or fewer, reads the image."""
@@ -127,7 +126,12 @@ class _Kernel(nn.Module):
 
     def slope(self, slope: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         """The slope at maps of `shape`."""
-        return conv2d_input(shape, self.weight, slope, *self.like)
+        order = torch.channels_last
+        maps = torch.empty(shape, dtype=slope.dtype, device=slope.device, memory_format=order)  # values play no part
+        like = (self.like.stride, self.like.padding, self.like.dilation, False, (0, 0), self.like.groups)
+        backward = torch.ops.aten.convolution_backward
+        found: torch.Tensor = backward(slope, maps, self.weight, None, *like, (True, False, False))[0]
+        return found
 
 
 def _orders_weights() -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import nn
 
@@ -18,9 +20,10 @@ class ResidualBlock(nn.Module):
     @classmethod
     def of(cls, block: nn.Module) -> ResidualBlock | None:
         """The same of a block of torchvision's residual networks with folded batch norms; None for another layer."""
-        from torchvision.models.resnet import BasicBlock, Bottleneck  # here, because it takes long
-
-        count = {BasicBlock: 2, Bottleneck: 3}.get(type(block))
+        resnet = sys.modules.get(
+            "torchvision.models.resnet"
+        )  # large; where nobody imported it, there are no such blocks
+        count = None if resnet is None else {resnet.BasicBlock: 2, resnet.Bottleneck: 3}.get(type(block))
         if count is None:
             return None
         parts = dict(block.named_children())
