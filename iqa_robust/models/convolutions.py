@@ -17,7 +17,7 @@ class RoundedConvolution(nn.Module):
     """A convolution in bfloat16, with the sum and the ReLU that follow it where there are any. Differentiable once.
 
     One that reads the image must see all of its 8 bits. bfloat16 has as many for all values up to the next power of
-    two, so a step of a gray level could vanish: such a convolution gets each value as a sum of two.
+    two, so a step of a gray level could vanish: such a convolution gets each value as a sum of two, and so its weights.
     """
 
     def __init__(self, layer: nn.Conv2d, *, relu: bool = False) -> None:
@@ -25,11 +25,12 @@ class RoundedConvolution(nn.Module):
         super().__init__()
         weight, bias = layer.weight.detach().bfloat16(), layer.bias
         self.reads_image = layer.in_channels <= COLORS
-        doubled = torch.cat([weight, weight], dim=1) if self.reads_image else weight
+        rest_of_weight = (layer.weight.detach() - weight).bfloat16()
+        terms = torch.cat([weight, weight, rest_of_weight], dim=1) if self.reads_image else weight
         rounded = None if bias is None else bias.detach().bfloat16()
         padding = tuple(int(side) for side in layer.padding)
         like = _Like(layer.stride, padding, layer.dilation, layer.groups)
-        self.ahead = _Kernel(doubled, rounded, like, relu=relu)
+        self.ahead = _Kernel(terms, rounded, like, relu=relu)
         self.plain = _Kernel(weight, None, like)
         self.mirrored: _Kernel | None = None
         rest = tuple(d * (side - 1) - p for d, side, p in zip(layer.dilation, layer.kernel_size, padding, strict=True))
@@ -58,7 +59,7 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, added: torch.Tensor | None, layer: RoundedConvolution) -> torch.Tensor:
         rounded = x.bfloat16()
-        terms = torch.cat([rounded, (x - rounded).bfloat16()], dim=1) if layer.reads_image else rounded
+        terms = torch.cat([rounded, (x - rounded).bfloat16(), rounded], dim=1) if layer.reads_image else rounded
         made = layer.ahead(terms, None if added is None else added.bfloat16())
         ctx.layer, ctx.shape, ctx.kind = layer, x.shape, x.dtype
         ctx.added_kind = None if added is None else added.dtype

@@ -106,6 +106,10 @@ def test_an_image_is_seen_to_the_sixteenth_bit() -> None:
     moved = (rounded(x + 1 / 255) - rounded(x)).float()
     assert float(rounded(x)[0, 0, 0, 0]) == pytest.approx(0.675, rel=ROUNDING)
     assert bool((moved > 0).all())
+    layer.weight.fill_(0.3)  # .30078 in bfloat16, a quarter of a percent off
+    many = RoundedConvolution(layer)(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(5)))
+    exact = layer(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(5)))
+    assert float(many.double().mean()) == pytest.approx(float(exact.double().mean()), rel=1e-4)  # roundings cancel
     leaf = x.clone().requires_grad_()
     (slope,) = torch.autograd.grad(rounded(leaf).sum(), leaf)
     assert slope.dtype is torch.float32
