@@ -249,7 +249,7 @@ class Objective:
         scores, slope = torch.zeros(z.shape[0], device=z.device), None
         calls = self.tally.gradients[index.cpu()].clone()
         for draw in range(self.draws):
-            leaf = (z.detach() if self._model.copies_images else z.clone()).requires_grad_(True)
+            leaf = z.detach().requires_grad_(True)  # the model is handed a copy
             with torch.enable_grad(), searching(), seeded(self._draw_seeds(index, calls, draw)):
                 one = self._model(self._handed(leaf), self._reference(index)).float()
                 if one.requires_grad:

@@ -61,9 +61,7 @@ def test_values_and_slopes_are_those_of_float64(shape: dict[str, object], relu: 
         wanted = wanted.relu() if relu else wanted
         torch.testing.assert_close(made.double(), wanted, rtol=ROUNDING, atol=ROUNDING)
         weights = torch.randn(made.shape, generator=torch.Generator().manual_seed(2)).bfloat16()
-        kept = (
-            weights.double() * (made > 0) if relu else weights.double()
-        )  # where rounding moved a value to zero or off
+        kept = weights.double() * (made > 0 if relu else 1)  # by the rounded values: rounding may move one to zero
         (slope,) = torch.autograd.grad(made, leaf, weights)
         (found,) = torch.autograd.grad(exact(exact_leaf), exact_leaf, kept)
         torch.testing.assert_close(slope.double(), found, rtol=ROUNDING, atol=ROUNDING)
