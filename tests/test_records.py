@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,7 @@ from iqa_robust.records import (
     write_atomically,
     write_record,
 )
+from iqa_robust.records.parquet import to_parquet
 
 SPEC = RunSpec(
     track="t-v1",
@@ -199,7 +203,9 @@ def test_edited_files_are_noticed(tmp_path: Path) -> None:
         ("[]", "expected a JSON object with the key `schema`"),
         ({"n_images": "x"}, "expected `n_images` to be a whole number, got 'x'"),
         ({"facts": None}, "expected `facts` to be an object, got None"),
+        ({"flags": [1, None]}, "expected `flags` to be texts, got [1, None]"),
         ({"status": "fine"}, "expected `status` to be one of ok, partial, failed, got 'fine'"),
+        ({"spec": {**SPEC.to_dict(), "score_range": [None, None]}}, "spec: its fields are not those of schema 2"),
         ({"spec": {}}, "spec: its fields are not those of schema 2"),
         (
             {"spec": {**SPEC.to_dict(), "goal": "x"}},
@@ -233,6 +239,30 @@ def test_counts_and_status_are_those_of_the_images(tmp_path: Path, edit: dict, w
         with pytest.raises(RecordError) as caught:
             read_record(path, columns)
         assert str(caught.value).startswith(f"{path}: {why.format(parquet=path.with_suffix('.parquet').name)}; delete")
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        (lambda images: images.assign(status=1), "expected the column status to hold string, got int64"),
+        (lambda images: images.assign(mos="x"), "expected the column mos to hold double, got string"),
+        (lambda images: images[:0], "expected a row per image, found none"),
+    ],
+)
+def test_images_of_other_types_are_refused(
+    tmp_path: Path, edit: Callable[[pd.DataFrame], pd.DataFrame], why: str
+) -> None:
+    path = write_record(tmp_path, _record())
+    parquet = path.with_suffix(".parquet")
+    changed = edit(pd.read_parquet(parquet))
+    kinds = {name: {"status": "int64", "mos": "string"}.get(name, kind) for name, kind in IMAGE_COLUMNS.items()}
+    wanted = {name: kinds[name] if len(changed) and name in why else kind for name, kind in IMAGE_COLUMNS.items()}
+    parquet.write_bytes(to_parquet(changed, wanted))
+    document = json.loads(path.read_text())
+    document["images_sha256"] = hashlib.sha256(parquet.read_bytes()).hexdigest()
+    path.write_text(json.dumps(document))
+    with pytest.raises(RecordError, match=re.escape(f"{parquet}: {why}; delete both files")):
+        read_record(path)
 
 
 def test_a_record_without_its_images(tmp_path: Path) -> None:

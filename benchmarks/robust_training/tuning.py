@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from experiment import train
-from methods import METHODS, Method, Section, gate
+from methods import METHODS, Method, Section, gate, weighted
 from results import card
 
 
@@ -46,11 +46,7 @@ def _ranked(where: str = "every", **params: Any) -> Setting:
 
 
 def _weighted(base: str, term: str, weight: float) -> Setting:
-    """Another weight of the term that makes a method robust: the one on attacked images where two have its name."""
-    loss = METHODS[base].loss
-    last = max(number for number, entry in enumerate(loss) if entry["name"] == term)
-    changed = tuple({**entry, "weight": weight} if number == last else entry for number, entry in enumerate(loss))
-    return Setting(base, replace(METHODS[base], loss=changed))
+    return Setting(base, weighted(base, term, weight))
 
 
 SETTINGS: dict[str, Setting] = {
@@ -65,6 +61,8 @@ SETTINGS: dict[str, Setting] = {
     "soft-rank-permutahedron": _ranked(operator="permutahedron"),
     "correlation-1": _weighted("correlation", "plcc", 1.0),
     "correlation-4": _weighted("correlation", "plcc", 4.0),
+    "correlation-8": _weighted("correlation", "plcc", 8.0),
+    "wide-sort-mask-correlation-4": _weighted("wide-sort-mask-correlation", "plcc", 4.0),
     "trades-2": _weighted("trades", "difference", 2.0),
     "trades-20": _weighted("trades", "difference", 20.0),
     "nt-weaker": _weighted("nt", "gradient-norm", 0.01),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated
 
@@ -46,6 +47,11 @@ def main() -> None:
         for line in str(error).splitlines():
             print(f"iqa-robust: {line}", file=sys.stderr)
         sys.exit(error.exit_status)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print("iqa-robust: no space is left where the output goes; what was finished is kept.", file=sys.stderr)
+        sys.exit(1)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
             print(

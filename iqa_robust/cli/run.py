@@ -104,6 +104,8 @@ def _names(given: str | None) -> tuple[str, ...] | None:
 
 
 def _run(plan: Any, folder: Place, device: str, precision: str, executor: Any, shard: Any, console: Any) -> int:
+    from rich.markup import escape
+
     from iqa_robust.cli.progress import RunProgress
     from iqa_robust.cli.terminal import print_board
     from iqa_robust.harness.run import run
@@ -111,9 +113,8 @@ def _run(plan: Any, folder: Place, device: str, precision: str, executor: Any, s
     from iqa_robust.tables.report import write_report
     from iqa_robust.tables.write import write_board
 
-    console.print(
-        f"[bold]{plan.track.title}[/bold] ({plan.track.id}): {len(plan.cells)} cells on {len(plan.dataset)} images"
-    )
+    title = f"[bold]{escape(plan.track.title)}[/bold] ({plan.track.id})"
+    console.print(f"{title}: {len(plan.cells)} cells on {len(plan.dataset)} images")
     if plan.dataset.missing:
         console.print(
             f"[yellow]{plan.dataset.missing} images of the split are not here; every record says so.[/yellow]"
@@ -146,6 +147,7 @@ def _name_failed(records: Any, console: Any) -> None:
 
 
 def _print_plan(plan: Any, folder: Place, device: str, shard: Any, console: Any) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from iqa_robust.harness.estimate import estimate
@@ -155,7 +157,8 @@ def _print_plan(plan: Any, folder: Place, device: str, shard: Any, console: Any)
         costs = estimate(plan, device, shard)
     store = Store(folder)
     part = "" if shard is None else f" of shard {shard}"
-    table = Table(title=f"{plan.track.title} ({plan.track.id}): {len(costs)} cells{part} on {len(plan.dataset)} images")
+    title = f"{escape(plan.track.title)} ({plan.track.id})"
+    table = Table(title=f"{title}: {len(costs)} cells{part} on {len(plan.dataset)} images")
     for column in (
         "cell",
         "model",

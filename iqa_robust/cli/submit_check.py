@@ -11,12 +11,15 @@ from iqa_robust.errors import RequestError
 
 
 def command(
-    path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A run's folder, or a board CSV.")],
+    submitted: Annotated[str, typer.Argument(metavar="DIR|FILE", help="A run's folder, or a board CSV.")],
 ) -> None:
     """Check a submission and list every problem."""
     from iqa_robust.tables.canaries import check_canaries
     from iqa_robust.tables.submission import check_submission
 
+    if not submitted:
+        raise RequestError("DIR|FILE: expected a path, got an empty text.")
+    path = Path(submitted)
     if not path.exists():
         raise RequestError(f"{path}: no such folder or file; give the --out folder of a run, or a board CSV.")
     problems = check_submission(path)

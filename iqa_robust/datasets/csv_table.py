@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,8 +63,11 @@ class CsvTable(FileDataset):
             allow_missing=allow_missing,
             limit=limit,
         )
-        if mos_range is not None and (len(mos_range) != 2 or not mos_range[0] < mos_range[1]):
-            raise self._refuse(f"mos_range must be two numbers, the lower first, got {mos_range!r}")
+        if mos_range is not None and not _is_range(mos_range):
+            raise self._refuse(f"mos_range must be two finite numbers, the lower first, got {mos_range!r}")
+        for key, value in (("mos_higher_is_better", mos_higher_is_better), ("exif_orientation", exif_orientation)):
+            if not isinstance(value, bool):
+                raise self._refuse(f"{key} must be true or false, got {value!r}")
         self.table = table
         self.mos_higher_is_better = mos_higher_is_better
         self.exif_orientation = exif_orientation
@@ -112,3 +116,10 @@ class CsvTable(FileDataset):
             ref,
             record.get("split") or None,
         )
+
+
+def _is_range(value: object) -> bool:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return False
+    numbers = all(isinstance(limit, (int, float)) and not isinstance(limit, bool) for limit in value)
+    return numbers and -sys.float_info.max <= value[0] < value[1] <= sys.float_info.max

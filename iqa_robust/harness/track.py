@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -50,11 +51,13 @@ class ModelEntry(_Section):
     @field_validator("score_range", mode="before")
     @classmethod
     def _as_range(cls, value: Any) -> Any:
-        if isinstance(value, list) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value):
-            if not value[0] < value[1]:
-                raise ValueError(f"expected [low, high] with low < high, got {value}")
-            return tuple(float(v) for v in value)
-        return value
+        if value is None:
+            return None
+        if isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)):
+            low, high = map(_float, value)
+            if -math.inf < low < high < math.inf:
+                return low, high
+        raise ValueError(f"expected [low, high], two finite numbers with low < high, got {value}")
 
 
 class DefenseEntry(_Section):
@@ -64,12 +67,18 @@ class DefenseEntry(_Section):
     label: Label | None = None
     params: dict[str, Any] = {}
 
+    @model_validator(mode="after")
+    def _bare(self) -> DefenseEntry:
+        if self.name == BARE and self.params:
+            raise ValueError(f"{BARE!r} is the bare model, which takes no `params`")
+        return self
+
 
 class AttackDefaults(_Section):
     """What an attack of the track may spend and where it wants the score, unless it says otherwise."""
 
     goal: Literal["up", "down", "away", "reflect", "target"] = "away"
-    target: float | None = None
+    target: float | None = Field(default=None, allow_inf_nan=False)
     norm: Literal["linf", "l2", "psnr", "ssim", "l0", "patch"] = "linf"
     eps_255: tuple[float, ...] = Field(default=(4.0,), min_length=1)
     level: tuple[float, ...] | None = Field(default=None, min_length=1)
@@ -83,14 +92,14 @@ class AttackDefaults(_Section):
     @classmethod
     def _as_floats(cls, value: Any) -> Any:
         values = value if isinstance(value, list) else [value]
-        if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
-            return tuple(float(v) for v in values)
-        return value
+        if value is not None and not all(map(_is_number, values)):
+            raise ValueError("expected a number or a list of numbers")
+        return None if value is None else tuple(map(_float, values))
 
     @field_validator("target", mode="before")
     @classmethod
     def _as_float(cls, value: Any) -> Any:
-        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        return _float(value) if _is_number(value) else value
 
     @field_validator("knowledge", mode="before")
     @classmethod
@@ -134,7 +143,7 @@ class Track(_Section):
     version: int = Field(ge=1)
     title: str
     description: str = ""
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     batch_size: int = Field(default=8, ge=1)
     dataset: DatasetEntry
     models: tuple[ModelEntry, ...] = Field(min_length=1)
@@ -174,6 +183,18 @@ class Track(_Section):
         return f"{self.name}-v{self.version}"
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _float(value: float) -> float:
+    """The number as a float. Raises `ValueError` for a whole number that is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("expected a number of at most 1.8e308") from None
+
+
 def _with_defaults(attack: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
     """An attack with the track's defaults; a size is of one norm, so another norm does not inherit it."""
     if attack.get("norm", known.get("norm", "linf")) != known.get("norm", "linf") or {"eps_255", "level"} & set(attack):
@@ -193,11 +214,11 @@ def load_track(path: Path) -> Track:
         RequestError: every problem found, one per line, with the line of the file where it can be told.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         data = tomllib.loads(text)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of integers and nesting that the parser does not take
         raise RequestError(f"{path}: not a TOML file: {error}.") from error
     try:
         return Track.model_validate(data)
@@ -217,7 +238,8 @@ _WORDING = (
     (r"^Extra inputs are not permitted$", "unknown key"),
     (r"^Field required$", "is missing"),
     (r"^Tuple should have at least 1 item.*$", "expected at least one entry"),
-    (r"^Input should be a valid tuple$", "expected a list of numbers"),
+    (r"^Input should be a valid dictionary or instance of .*$", "expected a table"),
+    (r"^Input should be a valid tuple$", "expected a list"),
     (r"^Input should be ", "expected "),
     (r"^String should have ", "expected "),
     *(
@@ -239,6 +261,8 @@ def _sentence(path: Path, text: str, location: tuple[int | str, ...], message: s
     got = "" if value is None or isinstance(value, (dict, list)) or "got" in message else f" (got {value!r})"
     for theirs, ours in _WORDING:
         message = re.sub(theirs, ours, message)
+    if location in (("models",), ("defenses",), ("attacks",)) and message == "expected a list":
+        message = f"expected tables, each below a line `[[{name}]]`"
     return f"{path}{f':{line}' if line else ''}: {name}: {message.removesuffix('.')}{got}."
 
 

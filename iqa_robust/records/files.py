@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from iqa_robust.errors import RecordError, RequestError, StorageError
 from iqa_robust.records.explanations import read_explanations, write_explanations
-from iqa_robust.records.parquet import to_parquet
+from iqa_robust.records.parquet import arrow_schema, to_parquet
 from iqa_robust.records.places import Place, listed, write_atomically
 from iqa_robust.records.spec import (
     CERTIFICATE_COLUMNS,
@@ -187,6 +187,8 @@ def _document(path: Place) -> tuple[dict[str, Any], RunSpec]:
         if not isinstance(value, kinds) or isinstance(value, bool):
             got = "none" if value is ... else reprlib.repr(value)
             raise _unreadable(path, f"expected `{key}` to be {words}, got {got}")
+    if not all(isinstance(flag, str) for flag in document["flags"]):
+        raise _unreadable(path, f"expected `flags` to be texts, got {reprlib.repr(document['flags'])}")
     if document["status"] not in STATUSES:
         raise _unreadable(path, f"expected `status` to be one of {', '.join(STATUSES)}, got {document['status']!r}")
     try:
@@ -226,6 +228,11 @@ def _images(content: bytes, path: Place, columns: Sequence[str] | None) -> tuple
     names = file.schema_arrow.names
     if names != list(_columns(names)):
         raise ValueError(f"{path}: expected the columns {', '.join(IMAGE_COLUMNS)}")
+    for found, wanted in zip(file.schema_arrow, arrow_schema(_columns(names)), strict=True):
+        if found.type != wanted.type:
+            raise ValueError(f"{path}: expected the column {found.name} to hold {wanted.type}, got {found.type}")
+    if file.metadata.num_rows == 0:
+        raise ValueError(f"{path}: expected a row per image, found none")
     failed = int(compute.sum(compute.not_equal(file.read(columns=["status"])["status"], "ok")).as_py() or 0)
     frame = file.read(columns=None if columns is None else [name for name in names if name in columns]).to_pandas()
     for name, kind in IMAGE_COLUMNS.items():

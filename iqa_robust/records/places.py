@@ -199,7 +199,7 @@ def place(text: str | Path, option: str = "path") -> Place:
     Raises:
         RequestError: the text is empty; the sentence names `option`, which it was given for.
     """
-    if text == "":
+    if text in ("", "file://"):
         raise RequestError(f"{option}: expected a path or a URL, got an empty text.")
     if isinstance(text, str) and "://" in text:
         return Path(text.removeprefix("file://")) if text.startswith("file://") else Remote(text)

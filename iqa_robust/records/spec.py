@@ -200,7 +200,11 @@ class RunSpec:
                 fields[name] = Component(**fields[name])
             fields["defense"] = None if fields["defense"] is None else Component(**fields["defense"])
             fields["budget"] = Budget(**fields["budget"])
-            fields["score_range"] = None if fields["score_range"] is None else tuple(fields["score_range"])
+            if fields["score_range"] is not None:
+                low, high = fields["score_range"]
+                if not float(low) < float(high):
+                    raise ValueError
+                fields["score_range"] = low, high  # as they were written: the digest is of these
             return cls(**fields)
         except ContractError as error:
             raise RecordError(f"spec: {error}") from error

@@ -199,9 +199,13 @@ def read_recipe(name: str | Path) -> Recipe:
             raise RequestError(f"{what}{near} Give a .toml file or one of {', '.join(shipped)}.")
         path = shipped[str(name)]
     try:
-        return _ADAPTER.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:  # also of integers and nesting that the parser does not take
         raise RequestError(f"{path}: not a TOML file ({error}).") from error
+    try:
+        return _ADAPTER.validate_python(data)
     except ValidationError as error:
         found = "; ".join(f"{_key(item['loc'])}: {_sentence(item)}" for item in error.errors())
         count = error.error_count()

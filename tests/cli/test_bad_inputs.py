@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -44,7 +46,29 @@ TRACK_EDITS = {
     "unknown norm": ("eps_255 = [1, 2]", 'norm = "l7"', "attacks.1.norm"),
     "unknown goal": ("eps_255 = [1, 2]", 'goal = "sideways"', "attacks.1.goal"),
     "target without a score": ("eps_255 = [1, 2]", 'goal = "target"', "goal 'target' needs `target`"),
-    "inverted score range": ("[0.0, 1.0]", "[1.0, 0.0]", "expected [low, high] with low < high"),
+    "target that is not a number": ("eps_255 = [1, 2]", 'goal = "target"\ntarget = nan', "expected a finite number"),
+    "a radius beyond floats": ("eps_255 = [1, 2]", f"eps_255 = {10**400}", "expected a number of at most 1.8e308"),
+    "a seed below zero": (
+        "batch_size = 2",
+        "batch_size = 2\nseeds = [0, -1]",
+        "seeds.1: expected greater than or equal",
+    ),
+    "inverted score range": ("[0.0, 1.0]", "[1.0, 0.0]", "two finite numbers with low < high, got [1.0, 0.0]"),
+    "infinite score range": ("[0.0, 1.0]", "[-inf, inf]", "two finite numbers with low < high, got [-inf, inf]"),
+    "score range of truths": ("[0.0, 1.0]", "[false, true]", "two finite numbers with low < high, got [False, True]"),
+    "one table of models": ("[[models]]", "[models]", "models: expected tables, each below a line `[[models]]`."),
+    "several datasets": ("[dataset]", "[[dataset]]", "dataset: expected a table."),
+    "knowledge in one word": ("eps_255 = [1, 2]", 'knowledge = "adaptive"', "attacks.1.knowledge: expected a list"),
+    "parameters of no defense": ('"gaussian"', '"none"\nparams = { x = 1 }', "'none' is the bare model"),
+    "more nesting than there is": ("batch_size = 2", f"batch_size = {'[' * 3000}{']' * 3000}", "not a TOML file"),
+    "more digits than there are": ("batch_size = 2", f"batch_size = {'9' * 5000}", "not a TOML file"),
+    "opinion scores without end": ("[0.0, 100.0]", "[0.0, inf]", "mos_range must be two finite numbers"),
+    "opinion scores in words": ("[0.0, 100.0]", '["a", "b"]', "mos_range must be two finite numbers"),
+    "a truth in words": (
+        'split = "all"',
+        'split = "all", mos_higher_is_better = "no"',
+        "must be true or false, got 'no'",
+    ),
     "unknown model": ('"ssim"', '"sism"', "models.0 (sism): no model named 'sism'. Did you mean 'ssim'"),
     "unknown defense": (
         '"gaussian"',
@@ -204,6 +228,8 @@ OPTIONS = {
     "no such folder of records": (("table", "/nowhere/at/all"), "expected run records"),
     "unknown recipe": (("train", "compact-koniq"), "no recipe 'compact-koniq'. Did you mean 'compact"),
     "no such recipe file": (("train", "nope.toml"), "nope.toml: no such file. Give a .toml file or one of "),
+    "submitting an empty text": (("submit-check", ""), "expected a path, got an empty text"),
+    "a URL without a path": (("table", "file://"), "DIR: expected a path or a URL, got an empty text"),
     "nothing to submit": (("submit-check", "/nowhere/at/all"), "no such folder or file"),
     "unknown name to check": (("check", "defense", "jpg"), "no defense named 'jpg'. Did you mean 'jpeg'"),
 }
@@ -352,6 +378,34 @@ def test_records_of_another_version_are_not_mixed(cli, track: Path, tmp_path: Pa
     outcome = cli("run", track, "--out", out, "--attacks", "noise")
     assert outcome.status == 2
     assert "numbers of two versions do not belong in one board" in outcome.err
+
+
+def test_two_outputs_in_one_file(cli, track: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "out", tmp_path / "both.csv"
+    cli("run", track, "--out", out, "--attacks", "noise", "--defenses", "none")
+    outcome = cli("table", out, "--csv", file, "--per-image", file)
+    assert (outcome.status, "got the same one twice" in outcome.err) == (2, True)
+    assert not file.exists()
+
+
+def test_a_title_is_any_text(cli, tmp_path: Path, track_text: str) -> None:
+    path = tmp_path / SMALL
+    path.write_text(track_text.replace('"A small track"', '"[draft] [/red] small"'), encoding="utf-8-sig")
+    for more in ((), ("--dry-run",)):
+        outcome = cli("run", path, "--attacks", "noise", "--defenses", "none", "--out", tmp_path / "out", *more)
+        assert outcome.status == 0
+        assert "[draft] [/red] small" in outcome.out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_output() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "iqa_robust", "list", "models"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ended.returncode == 1
+    assert "no space is left where the output goes" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_an_edited_record_is_refused(cli, track: Path, tmp_path: Path) -> None:

@@ -132,6 +132,21 @@ def test_an_unknown_task_is_named(tiny_recipe) -> None:
         read_recipe(path)
 
 
+@pytest.mark.parametrize("value", ["[" * 3000 + "]" * 3000, "9" * 5000], ids=["nesting", "digits"])
+def test_toml_beyond_the_parser_is_refused(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text(f"name = {value}\n")
+    with pytest.raises(RequestError, match="not a TOML file"):
+        read_recipe(path)
+
+
+def test_a_mark_of_byte_order_is_no_mistake(tiny_recipe) -> None:
+    path = tiny_recipe()
+    wanted = read_recipe(path)
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert read_recipe(path) == wanted
+
+
 def test_broken_toml_says_where(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     path.write_text("name = 'x'\nseed = = 3\n")
