@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -177,6 +178,12 @@ class _Planner:
             with self._noting(self._where("models", entry)):
                 component = describe(models.registry, entry.name, entry.params, entry.label)
                 model = make_model(component, entry.score_range)
+                declared = model.info.score_range
+                if declared is not None and not all(map(math.isfinite, declared)):
+                    raise ContractError(
+                        f"{title(entry)} declares scores from {declared[0]} to {declared[1]}; give the model entry a"
+                        " finite `score_range = [low, high]`."
+                    )
                 if model.info.full_reference and dataset is not None and not dataset.full_reference:
                     raise ContractError(
                         f"{title(entry)} needs reference images, which {self.track.dataset.name} has not."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,10 +41,8 @@ class ModelInfo:
     def __post_init__(self) -> None:
         if self.score_range is not None:
             low, high = self.score_range
-            if not -math.inf < low < high < math.inf:
-                raise ContractError(
-                    f"score_range: expected (low, high), two finite numbers with low < high, got ({low}, {high})."
-                )
+            if not low < high:
+                raise ContractError(f"score_range: expected (low, high) with low < high, got ({low}, {high}).")
 
 
 @dataclass(frozen=True)

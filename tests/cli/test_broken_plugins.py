@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
+import torch
 
-from iqa_robust import defenses
+from iqa_robust import defenses, models
 from iqa_robust.defenses.base import Defense
-from iqa_robust.models.base import IQAModel
+from iqa_robust.models.base import IQAModel, ModelInfo
 
 
 class WrapsNothing(Defense):
@@ -39,3 +41,19 @@ def test_a_defense_that_cannot_wrap(
     outcome = cli("run", track, "--defenses", "broken", "--out", track.parent / "out")
     assert outcome.status == 2
     assert outcome.err == f"iqa-robust: ssim behind broken: defense 'broken' from (this session): {cause}\n"
+
+
+class EndlessScores(IQAModel):
+    """A plugin whose scores are said to have no end."""
+
+    info = ModelInfo(score_range=(0.0, math.inf))
+
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        return x.mean(dim=(1, 2, 3))
+
+
+def test_a_model_whose_scores_have_no_end(cli, track: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(models.registry._added, "endless", EndlessScores)
+    outcome = cli("run", track, "--models", "endless", "--out", track.parent / "out")
+    assert outcome.status == 2
+    assert "endless declares scores from 0.0 to inf; give the model entry a finite `score_range" in outcome.err
