@@ -46,7 +46,9 @@ def test_a_defense_that_cannot_wrap(
 class EndlessScores(IQAModel):
     """A plugin whose scores are said to have no end."""
 
-    info = ModelInfo(score_range=(0.0, math.inf))
+    def __init__(self) -> None:
+        super().__init__()
+        self.info = ModelInfo(score_range=(0.0, math.inf))
 
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
         return x.mean(dim=(1, 2, 3))
