@@ -53,7 +53,7 @@ class ModelEntry(_Section):
     def _as_range(cls, value: Any) -> Any:
         if value is None:
             return None
-        if isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)):
+        if isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value)):
             low, high = map(_float, value)
             if -math.inf < low < high < math.inf:
                 return low, high
@@ -91,7 +91,7 @@ class AttackDefaults(_Section):
     @field_validator("eps_255", "level", mode="before")
     @classmethod
     def _as_floats(cls, value: Any) -> Any:
-        values = value if isinstance(value, list) else [value]
+        values = value if isinstance(value, (list, tuple)) else [value]
         if value is not None and not all(map(_is_number, values)):
             raise ValueError("expected a number or a list of numbers")
         return None if value is None else tuple(map(_float, values))

@@ -151,7 +151,9 @@ def test_range_given_is_checked(tmp_path: Path) -> None:
     for wrong in ([5, 1], [1, 1], [1], [1, 2, 3]):
         with pytest.raises(RequestError) as error:
             dataset(tmp_path, "", mos_range=wrong)
-        assert str(error.value) == (f"dataset 'csv': mos_range must be two numbers, the lower first, got {wrong!r}.")
+        assert str(error.value) == (
+            f"dataset 'csv': mos_range must be two finite numbers, the lower first, got {wrong!r}."
+        )
 
 
 def test_missing_images(tmp_path: Path) -> None:
