@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,17 @@ def test_listing_loads_nothing_heavy(kind: str) -> None:
     rows = json.loads(printed)
     assert rows
     assert all({"name", "distribution", "version", "status"} <= row.keys() for row in rows)
+
+
+@pytest.mark.parametrize(("asked", "spins"), [({}, "10000"), ({"OMP_WAIT_POLICY": "active"}, None)])
+def test_how_threads_wait_is_decided_before_torch_is_loaded(asked: dict[str, str], spins: str | None) -> None:
+    code = (
+        "import json, os, sys\nsys.argv = ['iqa-robust', '--version']\nfrom iqa_robust.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(json.dumps(['torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT')]))"
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=CHECKOUT, env=kept | asked
+    )
+    assert json.loads(ended.stdout.splitlines()[-1]) == [False, spins]
