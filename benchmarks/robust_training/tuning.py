@@ -49,6 +49,11 @@ def _weighted(base: str, term: str, weight: float) -> Setting:
     return Setting(base, weighted(base, term, weight))
 
 
+def _judged(base: str, name: str) -> Setting:
+    """A setting that was chosen, and is a method of the comparison now."""
+    return Setting(base, METHODS[name])
+
+
 SETTINGS: dict[str, Setting] = {
     "threshold-quarter": _elements(threshold=0.25),
     "threshold-1": _elements(threshold=1.0),
@@ -60,12 +65,12 @@ SETTINGS: dict[str, Setting] = {
     "soft-rank-softsort": _ranked(operator="softsort"),
     "soft-rank-permutahedron": _ranked(operator="permutahedron"),
     "correlation-1": _weighted("correlation", "plcc", 1.0),
-    "correlation-4": _weighted("correlation", "plcc", 4.0),
+    "correlation-4": _judged("correlation", "correlation-4"),
     "correlation-8": _weighted("correlation", "plcc", 8.0),
-    "wide-sort-mask-correlation-4": _weighted("wide-sort-mask-correlation", "plcc", 4.0),
+    "wide-sort-mask-correlation-4": _judged("wide-sort-mask-correlation", "wide-sort-mask-correlation-4"),
     "trades-2": _weighted("trades", "difference", 2.0),
-    "trades-20": _weighted("trades", "difference", 20.0),
-    "nt-weaker": _weighted("nt", "gradient-norm", 0.01),
+    "trades-20": _judged("trades", "trades-20"),
+    "nt-weaker": _judged("nt", "nt-weaker"),
     "nt-stronger": _weighted("nt", "gradient-norm", 0.25),
 }
 """By name; those of one method stand together. `at` has no weight, and `at-mixed` is its other form."""
