@@ -13,6 +13,7 @@ from iqa_robust.attacks.known import Known, keys_of
 from iqa_robust.attacks.norms import inside
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel, ModelInfo
+from iqa_robust.models.memory import Memory
 from iqa_robust.models.randomness import derive_seed, searching, seeded
 from iqa_robust.records import Budget
 
@@ -200,8 +201,12 @@ class Objective:
             return torch.full_like(self.tally.queries, 2**62)
         return (self._budget.queries - self.tally.queries).div(self.draws, rounding_mode="floor")
 
-    def __call__(self, z: torch.Tensor, index: torch.Tensor | None = None) -> torch.Tensor:
+    def __call__(
+        self, z: torch.Tensor, index: torch.Tensor | None = None, memory: Memory | None = None
+    ) -> torch.Tensor:
         """Values (n,) of images `z` (n, 3, H, W), which are the images `index` (n,) of the batch, or all.
+
+        A search that announced them to a `memory` may get them faster, up to rounding.
 
         Raises:
             ContractError: a black-box attack passes a tensor that requires a gradient.
@@ -217,7 +222,7 @@ class Objective:
             z.register_hook(lambda slope: self._note_zero(index, slope))
             return value
         with torch.no_grad():
-            return self._evaluate(z, index)
+            return self._evaluate(z, index, memory)
 
     def gradient(self, z: torch.Tensor, index: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Values (n,) and gradients (n, 3, H, W) at `z`, one draw in memory at a time; raises as `__call__`.
@@ -265,13 +270,15 @@ class Objective:
         """The rows `index` of `values`, without a copy where these are all."""
         return values if index is self._everyone else values.index_select(0, index)
 
-    def _evaluate(self, z: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    def _evaluate(self, z: torch.Tensor, index: torch.Tensor, memory: Memory | None = None) -> torch.Tensor:
         calls = self.tally.queries[index.cpu()].clone()
         self._spend(index)
         total = torch.zeros(z.shape[0], device=z.device)
         for draw in range(self.draws):
             with searching(), seeded(self._draw_seeds(index, calls, draw)):
-                total = total + self._model(self._handed(z), self._reference(index)).float()
+                images, ref = self._handed(z), self._reference(index)
+                one = self._model(images, ref) if memory is None else self._model.score_changed(images, ref, memory)
+                total = total + one.float()
         scores = total / self.draws
         self._keep_best(z.detach(), index, scores.detach())
         return self.goal.select(index).value(scores, self.score_clean[index])

@@ -13,6 +13,7 @@ from torch import nn
 from iqa_robust.errors import ContractError
 from iqa_robust.images import check_images, check_pair
 from iqa_robust.models.gates.explain import LayerExplanation, explain, has_gates
+from iqa_robust.models.memory import Memory
 from iqa_robust.models.randomness import derive_seed, seeded
 
 SCORE_DRAWS = 5
@@ -75,6 +76,14 @@ class IQAModel(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
         """Scores (N,) of images (N, 3, H, W)."""
+
+    def score_changed(self, x: torch.Tensor, ref: torch.Tensor | None, memory: Memory) -> torch.Tensor:
+        """Scores (N,), as `forward` gives them up to rounding, of images that a search announced to `memory`.
+
+        Only a model made for searches has a faster way to them.
+        """
+        scores: torch.Tensor = self(x, ref)
+        return scores
 
     def certify(self, x: torch.Tensor, ref: torch.Tensor | None, l2: torch.Tensor) -> Certificate | None:
         """What is proven of the scores of all images within `l2` (N,) of `x` (N, 3, H, W), under the same references.
@@ -169,6 +178,12 @@ class WrappedModel(IQAModel):
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
         """Scores (N,) of the inner model."""
         return self.model(x, ref)
+
+    def score_changed(self, x: torch.Tensor, ref: torch.Tensor | None, memory: Memory) -> torch.Tensor:
+        """Scores (N,) of the inner model, unless a subclass does more than pass its input on."""
+        if type(self) is not WrappedModel:
+            return super().score_changed(x, ref, memory)
+        return self.model.score_changed(x, ref, memory)
 
     def certify(self, x: torch.Tensor, ref: torch.Tensor | None, l2: torch.Tensor) -> Certificate | None:
         """What the inner model promises."""

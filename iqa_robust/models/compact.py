@@ -14,6 +14,7 @@ from iqa_robust.models.activations import replace_relus
 from iqa_robust.models.base import ModelInfo
 from iqa_robust.models.checkpoints import load, resolve
 from iqa_robust.models.learned import LearnedModel, build, info_of, into_range
+from iqa_robust.models.locality import Pointwise
 from iqa_robust.models.pooling import mean_and_std
 from iqa_robust.models.score_network import ScoreNetwork
 
@@ -88,6 +89,7 @@ class CompactNetwork(ScoreNetwork):
     ) -> None:
         super().__init__()
         self.score_range = (float(score_range[0]), float(score_range[1]))
+        self.center = _Center()
         self.stem = _convolution(3, stem, size=5, stride=2)
         channels = [stem, *widths]
         self.stages = nn.ModuleList(
@@ -103,7 +105,7 @@ class CompactNetwork(ScoreNetwork):
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Pooled statistics (N, F) of images (N, 3, H, W): of every stage, means first."""
-        h = self.stem((x - 0.5) * 4)  # about zero mean and unit spread for natural images
+        h = self.stem(self.center(x))
         statistics = []
         for number, stage in enumerate(self.stages):
             h = self._at_tap(number, stage(h))
@@ -113,6 +115,13 @@ class CompactNetwork(ScoreNetwork):
     def score_features(self, z: torch.Tensor) -> torch.Tensor:
         """Scores (N,) of pooled statistics (N, F)."""
         return into_range(self.head(z).squeeze(1), *self.score_range)
+
+
+class _Center(Pointwise):
+    """Natural images in [0, 1] to about zero mean and unit spread."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - 0.5) * 4
 
 
 def _convolution(inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> nn.Sequential:

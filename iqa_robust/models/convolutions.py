@@ -29,6 +29,7 @@ class RoundedConvolution(nn.Module):
         terms = torch.cat([weight, weight, rest_of_weight], dim=1) if self.reads_image else weight
         rounded = None if bias is None else bias.detach().bfloat16()
         padding = tuple(int(side) for side in layer.padding)
+        self.padding, self.dilation = padding, layer.dilation
         like = _Like(layer.stride, padding, layer.dilation, layer.groups)
         self.ahead = _Kernel(terms, rounded, like, relu=relu)
         self.plain = _Kernel(weight, None, like)

@@ -44,8 +44,8 @@ class _MeanAndStd(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: torch.Tensor) -> torch.Tensor:
-        if features.dtype == torch.bfloat16 and features.device.type == "cpu":
-            mean, variance = _rounded_moments(features)
+        if features.device.type == "cpu" and _channels_last(features):
+            mean, variance = _moments(features)
         else:
             mean = features.mean(dim=(2, 3), dtype=torch.promote_types(features.dtype, torch.float32))
             variance = (features - _wide(mean)).square_().mean(dim=(2, 3))
@@ -63,8 +63,15 @@ class _MeanAndStd(torch.autograd.Function):
         return torch.addcmul(constant, features, linear)
 
 
-def _rounded_moments(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means and variances (N, C), float32, of maps in bfloat16, which are never written out in float32.
+def _channels_last(features: torch.Tensor) -> bool:
+    return features.is_contiguous(memory_format=torch.channels_last) and features.dtype in (
+        torch.float32,
+        torch.bfloat16,
+    )
+
+
+def _moments(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means and variances (N, C), float32, of maps with the channels last, in one pass that writes nothing out.
 
     The statistics of a batch norm over one image at a time; that the running ones are float32 makes the sums so.
     """

@@ -9,6 +9,8 @@ import torch
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel, WrappedModel
 from iqa_robust.models.layers import fold_batch_norms, join_relus, round_layers, straighten_attention, unfold_residuals
+from iqa_robust.models.memory import Memory
+from iqa_robust.models.remembering import Remembering
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -62,8 +64,19 @@ class PreparedModel(IQAModel):
         self.info = model.info
         self.precision = precision
         self.training = False
+        self._remembering = Remembering()
 
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
         """Scores (N,), float32."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with self._arithmetic(x):
             return self.model(x.clone(memory_format=torch.channels_last), ref).float()
+
+    def score_changed(self, x: torch.Tensor, ref: torch.Tensor | None, memory: Memory) -> torch.Tensor:
+        """Scores (N,), float32; on a CPU, layers that come first compute what the announced windows reach, alone."""
+        if x.device.type != "cpu" or self.info.full_reference or not self.info.deterministic:
+            return self(x, ref)
+        with self._arithmetic(x):
+            return self._remembering.score(self.model, x, memory).float()
+
+    def _arithmetic(self, x: torch.Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16")

@@ -14,6 +14,7 @@ from iqa_robust.models.activations import replace_relus
 from iqa_robust.models.base import ModelInfo
 from iqa_robust.models.checkpoints import load, resolve
 from iqa_robust.models.learned import LearnedModel, build, info_of, into_range
+from iqa_robust.models.locality import Pointwise
 from iqa_robust.models.max_pool import replace_max_pools
 from iqa_robust.models.pooling import mean_and_std
 from iqa_robust.models.score_network import ScoreNetwork
@@ -102,7 +103,7 @@ class TrunkNetwork(ScoreNetwork):
         super().__init__()
         if normalization not in NORMALIZATIONS:
             raise RequestError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}, got {normalization!r}.")
-        self.normalization = normalization
+        self.normalize = _Normalize(normalization)
         self.score_range = (float(score_range[0]), float(score_range[1]))
         self.trunk, self._stage_paths = build_trunk(backbone)
         replace_relus(self.trunk, activation)
@@ -120,10 +121,7 @@ class TrunkNetwork(ScoreNetwork):
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Pooled statistics (N, F) of images (N, 3, H, W), before they are standardized."""
-        order, mean, deviation = NORMALIZATIONS[self.normalization]
-        channels = x.flip(1) if order == "BGR" else x
-        center, scale = (x.new_tensor(values).view(1, 3, 1, 1) for values in (mean, deviation))
-        h = torch.addcmul(-center / scale, channels, 255 / scale)
+        h = self.normalize(x)
         statistics: list[torch.Tensor] = []
         for number, stage in enumerate(self._stages()):
             h = stage(h)
@@ -136,6 +134,19 @@ class TrunkNetwork(ScoreNetwork):
         """Scores (N,) of pooled statistics (N, F), as `features` gives them."""
         standardized = (z - self.feature_mean) / self.feature_scale
         return into_range(self.head(self.dropout(standardized)).squeeze(1), *self.score_range)
+
+
+class _Normalize(Pointwise):
+    """Images in [0, 1] to what the trunk's first weights were made for, a key of `NORMALIZATIONS`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.order, self.mean, self.deviation = NORMALIZATIONS[name]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        channels = x.flip(1) if self.order == "BGR" else x
+        center, scale = (x.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.deviation))
+        return torch.addcmul(-center / scale, channels, 255 / scale)
 
 
 @torch.no_grad()

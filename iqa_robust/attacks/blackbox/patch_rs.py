@@ -8,10 +8,11 @@ import torch
 
 from iqa_robust.attacks.base import Attack
 from iqa_robust.attacks.blackbox.search import State, evaluations, random_search
-from iqa_robust.attacks.blackbox.squares import share_at, window
+from iqa_robust.attacks.blackbox.squares import around, share_at, window
 from iqa_robust.attacks.objectives import Objective
 from iqa_robust.attacks.parameters import check_number, check_whole
 from iqa_robust.attacks.sparse import side_allowed
+from iqa_robust.models.locality import Windows
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import STANDARD_QUERIES, Budget
 
@@ -64,23 +65,24 @@ class PatchRS(Attack):
         others, channels = rng.integers(1, 8, (tries,)), rng.integers(0, 3, (tries,))
         fine = self._fine(tries, side)
 
-        def propose(i: int, state: State, index: torch.Tensor) -> State:
+        def propose(i: int, state: State, index: torch.Tensor) -> tuple[State, Windows | None]:
             patch, corner = state
             query, place = i + 1, places[index, i]
             farthest = int(FARTHEST * (tries - query) / tries * max(H, W))
             if query % self.move_period == 0 and farthest > 0 and max(H, W) > side:
                 step = (place * (2 * farthest + 1)).long() - farthest
-                return patch, torch.minimum((corner + step).clamp_min(0), room)
+                return (patch, torch.minimum((corner + step).clamp_min(0), room)), None
             inner = self._inner(query, tries, side)
             top, left = (place * (side - inner + 1)).long().clamp(max=side - inner).unbind(1)
             here = window(top, left, inner, side, side)
+            changed = around([(corner[:, 0] + top, corner[:, 1] + left)], inner, H, W)
             if query >= fine:
                 turned = torch.nn.functional.one_hot(channels[index, i], 3).bool().view(-1, 3, 1, 1)
-                return torch.where(here & turned, 1 - patch, patch), corner
+                return (torch.where(here & turned, 1 - patch, patch), corner), changed
             new = torch.where(here, _color(colors[index, i]), patch)
             idle = (new == patch).flatten(1).all(dim=1)
             code = torch.where(idle, colors[index, i] ^ others[index, i], colors[index, i])
-            return torch.where(here, _color(code), patch), corner
+            return (torch.where(here, _color(code), patch), corner), changed
 
         def render(state: State, index: torch.Tensor) -> torch.Tensor:
             patch, corner = state

@@ -9,6 +9,8 @@ import torch
 
 from iqa_robust.attacks.objectives import Goal, Objective
 from iqa_robust.models.base import IQAModel
+from iqa_robust.models.locality import Windows
+from iqa_robust.models.memory import Memory
 from iqa_robust.records import STANDARD_QUERIES, Budget
 
 AT_ONCE = 64
@@ -37,7 +39,7 @@ def random_search(
     objective: Objective,
     state: State,
     render: Callable[[State, torch.Tensor], torch.Tensor],
-    propose: Callable[[int, State, torch.Tensor], State],
+    propose: Callable[[int, State, torch.Tensor], tuple[State, Windows | None]],
     tries: int,
 ) -> torch.Tensor:
     """Greedy random search, all images side by side; (N, 3, H, W), the best image of each.
@@ -47,21 +49,27 @@ def random_search(
         state: the first candidates, edited in place.
         render: images (n, 3, H, W) of some states, given with the indices (n,) of their images.
         propose: new candidates from the number of the try, the best states, which it leaves as they are, and the
-            indices of their images.
+            indices of their images; and the windows outside of which their images are as before, or None.
         tries: evaluations an image may use, the first candidate's among them.
     """
     everyone = torch.arange(len(state[0]), device=state[0].device)
     value = torch.full((len(everyone),), -torch.inf, device=everyone.device)
+    memory = Memory()
     for i in range(tries):
         index = running(objective)
         if len(index) == 0:
             break
         everyone_runs = len(index) == len(everyone)
         trial = state if everyone_runs else tuple(part.index_select(0, index) for part in state)
+        windows = None
         if i > 0:
-            trial = propose(i - 1, trial, index)
-        reached = objective(render(trial, index), None if everyone_runs else index)
-        better = (reached > value[index]).nonzero().squeeze(1)
+            trial, windows = propose(i - 1, trial, index)
+        memory.propose(index, windows)
+        reached = objective(render(trial, index), None if everyone_runs else index, memory)
+        wins = reached > value[index]
+        if i > 0:  # the first candidates are where the search begins, whatever they reach
+            memory.settle((~wins).nonzero().squeeze(1).tolist())
+        better = wins.nonzero().squeeze(1)
         winners = index[better]
         for part, new in zip(state, trial, strict=True):
             part.index_copy_(0, winners, new.index_select(0, better))

@@ -63,7 +63,7 @@ class Square(Attack):
         corners = rng.uniform((tries, 2, 2))
         signs, turned = rng.signs((tries, 3)), rng.integers(0, 2, (tries,)) > 0
 
-        def propose(i: int, state: State, index: torch.Tensor) -> State:
+        def propose(i: int, state: State, index: torch.Tensor) -> tuple[State, None]:
             delta = (x[index] + state[0]).clamp(0, 1) - x[index]
             side = _odd(self.side(i, tries - 1, H, W), min(H, W))
             here, there = (place(corners[index, i, k], side, H, W) for k in range(2))
@@ -77,7 +77,7 @@ class Square(Attack):
             new = bump + _unit(old, (2, 3))
             delta = torch.where(emptied, 0, delta)
             delta[places] = _unit(new, (2, 3)) * available
-            return (_to_length(delta, length),)
+            return (_to_length(delta, length),), None
 
         return random_search(
             objective, (start,), lambda state, index: (x[index] + state[0]).clamp(0, 1), propose, tries

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
 from iqa_robust.attacks.blackbox.search import State, evaluations, random_search
 from iqa_robust.attacks.objectives import Objective
+from iqa_robust.models.locality import Windows
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
 
@@ -58,6 +60,21 @@ def window(top: torch.Tensor, left: torch.Tensor, side: int, height: int, width:
     return (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
 
 
+def around(places: Sequence[tuple[torch.Tensor, torch.Tensor]], side: int, height: int, width: int) -> Windows:
+    """Windows of one size, one per image, that hold the squares with top and left (n,) in each of `places`."""
+    (top, rows), (left, columns) = (
+        _hull(torch.stack([place[axis] for place in places]), side, size) for axis, size in ((0, height), (1, width))
+    )
+    return Windows(top, left, rows, columns)
+
+
+def _hull(starts: torch.Tensor, side: int, size: int) -> tuple[list[int], int]:
+    """Starts and common length of spans inside `size` that hold those of `side` at `starts` (k, n)."""
+    first = starts.amin(dim=0)
+    length = int((starts.amax(dim=0) - first).max()) + side
+    return first.clamp(max=size - length).tolist(), length
+
+
 def search_corners(
     objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG, *, p_init: float, n_squares: int
 ) -> torch.Tensor:
@@ -74,14 +91,14 @@ def search_corners(
     codes, others = rng.integers(0, 8, (tries, n_squares)), rng.integers(1, 8, (tries, n_squares))
     paint = paint_each if x.device.type == "cpu" else paint_together
 
-    def propose(i: int, state: State, index: torch.Tensor) -> State:
+    def propose(i: int, state: State, index: torch.Tensor) -> tuple[State, Windows]:
         (best,) = state
         side = side_at(p_init, i, tries - 1, H, W)
         trial = best.clone()
-        for k in range(n_squares):
-            corner = place(corners[index, i, k], side, H, W)
+        places = [place(corners[index, i, k], side, H, W) for k in range(n_squares)]
+        for k, corner in enumerate(places):
             paint(trial, low, high, Squares(index, *corner, codes[index, i, k], others[index, i, k], side))
-        return (trial,)
+        return (trial,), around(places, side, H, W)
 
     return random_search(objective, (start,), lambda state, index: state[0], propose, tries)
 
