@@ -145,7 +145,7 @@ def chain(network: nn.Module, x: torch.Tensor) -> list[Link]:
 def _locality(call: _Call) -> Locality | None:
     """How far a change reaches; None where that is unknown, or where maps are edited that must stay as they are."""
     made = call.made
-    if made is None or made.ndim != 4 or call.inner is None:
+    if made is None or made.ndim != 4 or not call.inner:
         return None
     if call.given._version != call.version or made._version != call.version_made:
         return None

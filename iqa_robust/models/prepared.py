@@ -38,7 +38,8 @@ def prepare(model: IQAModel, precision: str, x: torch.Tensor, ref: torch.Tensor 
     if any(isinstance(part, IQAModel) for part in model.modules() if part is not model):
         return model
     try:
-        made = copy.deepcopy(model)
+        with torch.no_grad():  # a scripted module's weights are copied by an operation that would leave a history
+            made = copy.deepcopy(model)
     except Exception:  # whatever a model holds (a lock, a tensor with a history), it can be attacked as it is
         return model
     with torch.no_grad():

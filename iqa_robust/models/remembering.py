@@ -50,10 +50,13 @@ class Remembering:
 
     def _link(self, network: nn.Module, x: torch.Tensor) -> None:
         """Put a `RememberingLayer` in the place of every layer of the chain."""
+        if any(_is_compiled(layer) for layer in network.modules()):
+            return
         for layer in network.modules():
             if getattr(layer, "inplace", False):
                 layer.inplace = False  # type: ignore[assignment]  # it would edit what is remembered
-        image, version = x.clone(), x._version
+        image = x.clone()
+        version = image._version
         links = chain(network, image)
         self._only_reads = bool(links) and links[0].given is image and image._version == version
         for number, link in enumerate(links):
@@ -101,6 +104,12 @@ class RememberingLayer(nn.Module):
         """Maps of maps, as the layer makes them."""
         memory = self.by.memory
         return self.layer(x) if memory is None else memory.made(self.number, self.layer, self.where, x)
+
+
+def _is_compiled(layer: nn.Module) -> bool:
+    """Whether what happens inside cannot be watched, nor layers be put in other places."""
+    compiled = hasattr(layer, "_orig_mod") or getattr(layer, "_compiled_call_impl", None) is not None
+    return compiled or isinstance(layer, torch.jit.ScriptModule)
 
 
 def _places(height: int, width: int) -> list[Windows]:

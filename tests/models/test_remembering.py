@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -34,6 +34,17 @@ class Stack(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return x.mean(dim=(1, 2, 3))
+
+
+class Row(nn.Module):
+    """A convolution and what edits its maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.relu = nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.relu(self.convolution(x)).mean(dim=(1, 2, 3))
 
 
 class Centered(nn.Module):
@@ -216,6 +227,15 @@ def test_what_a_window_does_not_reach_is_not_computed() -> None:
 def test_a_network_that_reaches_farther_than_its_layers_say_is_computed_whole(module: nn.Module) -> None:
     twin = _twin(module, 64)
     assert _search(twin, _images(3, 64), [5, 9, 2, 5, 30]) <= 1e-6  # up to the rounding of a mean
+
+
+@pytest.mark.parametrize("compiled", [torch.jit.script, lambda module: torch.compile(module, backend="eager")])
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_a_compiled_network_is_computed_whole(compiled: Callable[[nn.Module], nn.Module]) -> None:
+    module = compiled(_seeded(Row).eval())
+    twin = prepare(models.wrap(module), "fp32", _images(1, 32))
+    assert _search(twin, _images(2, 32), [3, 5]) == 0
+    assert not _links(twin)
 
 
 def test_maps_live_with_the_search_and_sizes_may_differ() -> None:
