@@ -33,6 +33,10 @@ RESERVED = frozenset(
 """What a composition has itself, so that no parameter can be called so."""
 
 
+MOST_PARTS = 32
+"""Defenses in a composition: far more than anyone puts behind each other, and few enough for Python's stack."""
+
+
 class DefenseRegistry(Registry["Defense"]):
     """Names of defenses, and compositions of them: `a+b` is `a` before `b`, so the image meets `a` first.
 
@@ -67,7 +71,7 @@ class DefenseRegistry(Registry["Defense"]):
         """The class behind `name`; that of a composition is made when it is first asked for.
 
         Raises:
-            RequestError: a part of a composition is empty.
+            RequestError: a part of a composition is empty, or it has too many.
             UnknownNameError, PluginError: of the name, or of the part that cannot be used.
         """
         if not self._is_composition(name):
@@ -118,6 +122,8 @@ def _parts(name: str) -> list[str]:
     parts = name.split(JOINT)
     if not all(parts):
         raise RequestError(f"defense {name!r}: a part is empty; write the names of defenses, joined by {JOINT!r}.")
+    if len(parts) > MOST_PARTS:
+        raise RequestError(f"defense {name[:40]!r}...: expected at most {MOST_PARTS} parts, got {len(parts)}.")
     return parts
 
 

@@ -145,6 +145,12 @@ def test_a_plugin_can_be_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
             r"^defense 'jpeg\+': a part is empty; write the names of defenses, joined by '\+'\.$",
         ),
         (
+            "+".join(["jpeg"] * 1500),
+            {},
+            RequestError,
+            r"^defense 'jpeg(\+jpeg){7}'\.\.\.: expected at most 32 parts, got 1500\.$",
+        ),
+        (
             "jpeg+median",
             {"quality": 5},
             RequestError,
