@@ -44,8 +44,8 @@ class _MeanAndStd(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: torch.Tensor) -> torch.Tensor:
-        if _in_one_pass(features, sloped=ctx.needs_input_grad[0]):
-            mean, variance = _moments(features)
+        if features.dtype == torch.bfloat16 and features.device.type == "cpu":
+            mean, variance = _rounded_moments(features)
         else:
             mean = features.mean(dim=(2, 3), dtype=torch.promote_types(features.dtype, torch.float32))
             variance = (features - _wide(mean)).square_().mean(dim=(2, 3))
@@ -63,21 +63,8 @@ class _MeanAndStd(torch.autograd.Function):
         return torch.addcmul(constant, features, linear)
 
 
-def _in_one_pass(features: torch.Tensor, *, sloped: bool) -> bool:
-    """Whether `_moments` is faster: on a CPU, of rounded maps, and of exact ones with the channels last.
-
-    Exact ones with a slope stay as they were: the order of their sums is a part of published trainings.
-    """
-    if features.device.type != "cpu":
-        return False
-    if features.dtype == torch.bfloat16:
-        return True
-    channels_last = features.is_contiguous(memory_format=torch.channels_last) and not features.is_contiguous()
-    return features.dtype == torch.float32 and channels_last and not sloped
-
-
-def _moments(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means and variances (N, C), float32, of maps with the channels last, in one pass that writes nothing out.
+def _rounded_moments(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means and variances (N, C), float32, of maps in bfloat16, which are never written out in float32.
 
     The statistics of a batch norm over one image at a time; that the running ones are float32 makes the sums so.
     """
