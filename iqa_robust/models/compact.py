@@ -15,7 +15,6 @@ from iqa_robust.models.base import ModelInfo
 from iqa_robust.models.checkpoints import load, resolve
 from iqa_robust.models.learned import LearnedModel, build, info_of, into_range
 from iqa_robust.models.locality import Pointwise
-from iqa_robust.models.pooling import mean_and_std
 from iqa_robust.models.score_network import ScoreNetwork
 
 WEIGHTS = Path(__file__).with_name("weights")
@@ -103,14 +102,13 @@ class CompactNetwork(ScoreNetwork):
         replace_relus(self, activation)
         self._add_tap_layers(widths, gate, feature_denoising)
 
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Pooled statistics (N, F) of images (N, 3, H, W): of every stage, means first."""
-        h = self.stem(self.center(x))
-        statistics = []
-        for number, stage in enumerate(self.stages):
-            h = self._at_tap(number, stage(h))
-            statistics.append(mean_and_std(h))
-        return torch.cat(statistics, dim=1)
+    def steps(self) -> list[nn.Module]:
+        """Centering, stem and stages."""
+        return [self.center, self.stem, *self.stages]
+
+    def taps(self) -> list[int]:
+        """The stages."""
+        return list(range(2, 2 + len(self.stages)))
 
     def score_features(self, z: torch.Tensor) -> torch.Tensor:
         """Scores (N,) of pooled statistics (N, F)."""

@@ -1,4 +1,4 @@
-"""How far a change of a layer's input reaches in its output, and which layers of a network know that."""
+"""How far a change of a layer's input reaches in its output, and the windows that it concerns."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ POINTWISE = (
 """Layers that do so in evaluation mode."""
 PAYS = 0.6
 """The largest share of a map that is cut out; beyond it, the whole takes no longer."""
-LARGE = 100e6
-"""Products per image from which on a row of layers is as many links: each reads less, and cutting costs little."""
+CLOSE = {torch.float32: 1e-4, torch.bfloat16: 2**-6}
+"""Difference between a window computed alone and in the whole, as a share of the map's largest value: sums run in
+another order, and bfloat16 rounds them to eight bits, layer after layer."""
 
 
 class Windows(NamedTuple):
@@ -54,6 +55,8 @@ class Locality:
     stride: int
     before: int
     after: int
+    needs_copy: bool = False
+    """Whether the layer edits its input in place, or hands it on."""
 
     def reach(self, changed: Windows, given: Sequence[int], made: Sequence[int]) -> Reach | None:
         """What a change of an input of size `given` (H, W) asks for, the output being of size `made`.
@@ -96,76 +99,73 @@ class _Span(NamedTuple):
     inside: list[int]
 
 
-@dataclass(frozen=True)
-class Link:
-    """A layer of a chain."""
+def locality_of(layer: nn.Module, given: torch.Tensor) -> Locality | None:
+    """How far changes reach in a layer, seen in a pass of random maps (1, C, H, W) and checked in a few places.
 
-    layer: nn.Module
-    where: Locality
-    given: torch.Tensor
-    """The example's maps at its input."""
-
-
-@dataclass
-class _Call:
-    layer: nn.Module
-    given: torch.Tensor
-    version: int
-    alone: bool
-    """Whether the map is its only argument."""
-    made: torch.Tensor | None = None
-    version_made: int = 0
-    inner: list[_Call] | None = None
-    """Calls of the layers in it that have none inside; None where one of them got something else than maps."""
-
-
-def chain(network: nn.Module, x: torch.Tensor) -> list[Link]:
-    """Local layers that an image passes one after the other, each of which gets what the one before it made.
-
-    The first gets maps of the image's size. Seen in a pass of an example (1, 3, H, W), not guessed from names; that
-    what lies between image and first layer is local as well, and that the layers hide nothing, is not seen here.
+    None where the layer, or one inside it, is of a kind whose reach is unknown, and where a window computed alone is
+    not what it is in the whole, or the whole changes elsewhere, too.
     """
-    calls = _calls(network, x)
-    times: dict[int, int] = {}
-    for call in calls:
-        times[id(call.layer)] = times.get(id(call.layer), 0) + 1
-    links: list[Link] = []
-    at: torch.Tensor | None = None
-    for call in calls:  # a layer comes before those inside it
-        arrives = call.given[:, 0].shape == x[:, 0].shape if at is None else call.given is at
-        where = _locality(call) if arrives and call.alone and times[id(call.layer)] == 1 else None
-        if isinstance(call.layer, nn.Sequential) and _products(call) >= LARGE:
-            continue  # those inside it come next
-        if where is not None and call.made is not call.given:
-            links.append(Link(call.layer, where, call.given))
-            at = call.made
-    return links
-
-
-def _locality(call: _Call) -> Locality | None:
-    """How far a change reaches; None where that is unknown, or where maps are edited that must stay as they are."""
-    made = call.made
-    if made is None or made.ndim != 4 or not call.inner:
+    where = _stated(layer, given)
+    if where is None or not all(_holds(layer, given, where, windows) for windows in _places(*given.shape[-2:])):
         return None
-    if call.given._version != call.version or made._version != call.version_made:
+    return where
+
+
+def _places(height: int, width: int) -> list[Windows]:
+    """Windows at two corners, and one that begins at odd places."""
+    side = max(min(height, width) // 16, 1)
+    places = [(0, 0), (height - side, width - side), (height // 2 | 1, width // 3 | 1)]
+    return [Windows([top], [left], side, side) for top, left in places]
+
+
+def _holds(layer: nn.Module, given: torch.Tensor, where: Locality, windows: Windows) -> bool:
+    """Whether a change in the windows does what `where` says."""
+    other = given.clone()
+    paste(other, windows, 1 - cut(given, windows))
+    before, after = layer(given.clone()), layer(other.clone())
+    reach = where.reach(windows, given.shape[-2:], after.shape[-2:])
+    if reach is None:
+        return False
+    wanted = cut(after, reach.written)
+    paste(before, reach.written, wanted)
+    error = (cut(layer(cut(other, reach.read)), reach.inside) - wanted).abs().max()
+    return torch.equal(before, after) and bool(error <= CLOSE.get(after.dtype, 0) * after.abs().max())
+
+
+def _stated(layer: nn.Module, given: torch.Tensor) -> Locality | None:
+    """How far changes reach by what the layers inside say; None where one of them says nothing."""
+    inner: list[tuple[nn.Module, torch.Size]] = []
+
+    def note(part: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        inner.append((part, arguments[0].shape))
+
+    hooks = [part.register_forward_pre_hook(note) for part in _leaves(layer)]
+    maps = given.clone()
+    version = maps._version
+    try:
+        made = layer(maps)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    needs_copy = maps._version != version or made.untyped_storage().data_ptr() == maps.untyped_storage().data_ptr()
+    stride, across = (round(given.shape[axis] / made.shape[axis]) for axis in (-1, -2))
+    if stride != across or stride < 1:
         return None
     before = after = 0
-    for inner in call.inner:
-        spread = _spread(inner.layer)
-        if spread is None:
+    for part, shape in inner:
+        spread, scale = _spread(part), round(given.shape[-1] / shape[-1])
+        if spread is None or not 1 <= scale <= stride:  # a map smaller than the result holds something of the whole
             return None
-        scale = round(call.given.shape[-1] / inner.given.shape[-1])
         before, after = before + spread[0] * scale, after + spread[1] * scale
-    return Locality(round(call.given.shape[-1] / made.shape[-1]), before, after)
+    return Locality(stride, before, after, needs_copy) if inner else None
 
 
-def _products(call: _Call) -> float:
-    """Products of the convolutions inside a layer, for one image."""
-    total = 0.0
-    for inner in call.inner or []:
-        if isinstance(inner.layer, nn.Conv2d | RoundedConvolution) and inner.made is not None:
-            total += inner.made[0, 0].numel() * inner.layer.weight.numel()
-    return total
+def _leaves(layer: nn.Module) -> list[nn.Module]:
+    """The layers without layers inside."""
+    children = list(layer.children())
+    if isinstance(layer, RoundedConvolution) or not children:
+        return [layer]
+    return [leaf for child in children for leaf in _leaves(child)]
 
 
 def _spread(layer: nn.Module) -> tuple[int, int] | None:
@@ -174,6 +174,8 @@ def _spread(layer: nn.Module) -> tuple[int, int] | None:
         return 0, 0
     if isinstance(layer, nn.Conv2d | RoundedConvolution):
         sizes, paddings, dilations = tuple(layer.weight.shape[-2:]), layer.padding, layer.dilation
+        if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
+            return None
     elif isinstance(layer, nn.MaxPool2d):
         sizes, paddings, dilations = (_pair(value) for value in (layer.kernel_size, layer.padding, layer.dilation))
     elif isinstance(layer, nn.AvgPool2d):
@@ -190,36 +192,22 @@ def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
-def _calls(network: nn.Module, x: torch.Tensor) -> list[_Call]:
-    """All calls with maps (1, C, H, W) as arguments, in the order in which they begin."""
-    calls: list[_Call] = []
-    running: list[_Call | None] = []
+def cut(maps: torch.Tensor, windows: Windows) -> torch.Tensor:
+    """The contents (N, C, height, width) of the windows of maps (N, C, H, W), channels last.
 
-    def begin(layer: nn.Module, given: tuple[object, ...]) -> None:
-        if any(outer is not None and isinstance(outer.layer, RoundedConvolution) for outer in running):
-            running.append(None)  # it counts as one layer
-            return
-        map_ = given[0] if given and all(isinstance(one, torch.Tensor) and one.ndim == 4 for one in given) else None
-        is_leaf = isinstance(layer, RoundedConvolution) or next(layer.children(), None) is None
-        call = None
-        if isinstance(map_, torch.Tensor):
-            call = _Call(layer, map_, map_._version, len(given) == 1, inner=[])
-            calls.append(call)
-        running.append(call)
-        for outer in running if is_leaf else []:
-            if outer is not None and outer.inner is not None:
-                outer.inner = None if call is None else [*outer.inner, call]
+    Slice by slice: on a CPU that takes a fraction of gathering by indices.
+    """
+    height, width = windows.height, windows.width
+    shape, order = (*maps.shape[:2], height, width), torch.channels_last
+    pieces = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=order)
+    for row, (top, left) in enumerate(zip(windows.top, windows.left, strict=True)):
+        pieces[row] = maps[row, :, top : top + height, left : left + width]
+    return pieces
 
-    def end(layer: nn.Module, given: tuple[object, ...], made: object) -> None:
-        call = running.pop()
-        if call is not None and isinstance(made, torch.Tensor):
-            call.made, call.version_made = made, made._version
 
-    hooks = [module.register_forward_pre_hook(begin) for module in network.modules()]
-    hooks += [module.register_forward_hook(end) for module in network.modules()]
-    try:
-        network(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return calls
+def paste(maps: torch.Tensor, windows: Windows, pieces: torch.Tensor, rows: Sequence[int] | None = None) -> None:
+    """Write pieces (N, C, height, width) into the windows of maps (N, C, H, W), in place: all or those of some rows."""
+    height, width = windows.height, windows.width
+    for row in range(len(maps)) if rows is None else rows:
+        top, left = windows.top[row], windows.left[row]
+        maps[row, :, top : top + height, left : left + width] = pieces[row]

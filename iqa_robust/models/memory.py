@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from iqa_robust.models.locality import Locality, Windows
+from iqa_robust.models.locality import Locality, Windows, cut, paste
 
 
 class Memory:
@@ -39,13 +39,16 @@ class Memory:
             kept.restore(lost)
 
     def made(self, number: int, layer: nn.Module, where: Locality, given: torch.Tensor) -> torch.Tensor:
-        """What `layer`, the one of that number, makes of maps (n, C, H, W); not to be edited."""
+        """What `layer`, the one of that number, makes of maps (n, C, H, W), which it may edit in place.
+
+        What is returned is not to be edited.
+        """
         kept = self.maps.get(number)
         reach = None
         if kept is not None and self.windows is not None:
             reach = where.reach(self.windows, given.shape[-2:], kept.now.shape[-2:])
         if kept is None or reach is None:
-            made = layer(given)
+            made = layer(given.clone() if where.needs_copy else given)
             self.maps[number] = Kept(made, None if kept is None else kept.now, None)
             self.windows = None
             return made
@@ -78,24 +81,3 @@ class Kept(NamedTuple):
                 self.now[row] = self.before[row]
         else:
             paste(self.now, self.windows, self.before, rows)
-
-
-def cut(maps: torch.Tensor, windows: Windows) -> torch.Tensor:
-    """The contents (N, C, height, width) of the windows of maps (N, C, H, W), channels last.
-
-    Slice by slice: on a CPU that takes a fraction of gathering by indices.
-    """
-    height, width = windows.height, windows.width
-    shape, order = (*maps.shape[:2], height, width), torch.channels_last
-    pieces = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=order)
-    for row, (top, left) in enumerate(zip(windows.top, windows.left, strict=True)):
-        pieces[row] = maps[row, :, top : top + height, left : left + width]
-    return pieces
-
-
-def paste(maps: torch.Tensor, windows: Windows, pieces: torch.Tensor, rows: Sequence[int] | None = None) -> None:
-    """Write pieces (N, C, height, width) into the windows of maps (N, C, H, W), in place: all or those of some rows."""
-    height, width = windows.height, windows.width
-    for row in range(len(maps)) if rows is None else rows:
-        top, left = windows.top[row], windows.left[row]
-        maps[row, :, top : top + height, left : left + width] = pieces[row]

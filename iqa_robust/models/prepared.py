@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import nn
 
 from iqa_robust.errors import ContractError
-from iqa_robust.models.base import IQAModel, WrappedModel
+from iqa_robust.models.base import IQAModel, WrappedModel, WrappedModule
 from iqa_robust.models.layers import fold_batch_norms, join_relus, round_layers, straighten_attention, unfold_residuals
+from iqa_robust.models.learned import LearnedModel
 from iqa_robust.models.memory import Memory
-from iqa_robust.models.remembering import Remembering
+from iqa_robust.models.score_network import ScoreNetwork
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -65,7 +67,6 @@ class PreparedModel(IQAModel):
         self.info = model.info
         self.precision = precision
         self.training = False
-        self._remembering = Remembering()
 
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
         """Scores (N,), float32."""
@@ -73,11 +74,26 @@ class PreparedModel(IQAModel):
             return self.model(x.clone(memory_format=torch.channels_last), ref).float()
 
     def score_changed(self, x: torch.Tensor, ref: torch.Tensor | None, memory: Memory) -> torch.Tensor:
-        """Scores (N,), float32; on a CPU, layers that come first compute what the announced windows reach, alone."""
-        if x.device.type != "cpu" or self.info.full_reference or not self.info.deterministic:
+        """Scores (N,), float32. On a CPU, a network of ours computes what the announced windows reach, and no more."""
+        network = self._network()
+        if network is None or x.device.type != "cpu":
             return self(x, ref)
+        if memory.windows is None:
+            x = x.contiguous(memory_format=torch.channels_last)
         with self._arithmetic(x):
-            return self._remembering.score(self.model, x, memory).float()
+            scores: torch.Tensor = network(x, memory)
+        return scores.float()
+
+    def _network(self) -> ScoreNetwork | None:
+        """The network of ours that gives the scores, if one does."""
+        inner = self.model
+        if isinstance(inner, LearnedModel):
+            network: nn.Module = inner.network
+        elif type(inner) is WrappedModule:
+            network = inner.module
+        else:
+            return None
+        return network if isinstance(network, ScoreNetwork) else None
 
     def _arithmetic(self, x: torch.Tensor) -> torch.autocast:
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16")

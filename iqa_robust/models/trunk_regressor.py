@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from iqa_robust.models.checkpoints import load, resolve
 from iqa_robust.models.learned import LearnedModel, build, info_of, into_range
 from iqa_robust.models.locality import Pointwise
 from iqa_robust.models.max_pool import replace_max_pools
-from iqa_robust.models.pooling import mean_and_std
 from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.models.trunks import NORMALIZATIONS, build_trunk
 
@@ -119,21 +119,24 @@ class TrunkNetwork(ScoreNetwork):
     def _stages(self) -> list[nn.Module]:
         return [self.trunk.get_submodule(path) for path in self._stage_paths]
 
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Pooled statistics (N, F) of images (N, 3, H, W), before they are standardized."""
-        h = self.normalize(x)
-        statistics: list[torch.Tensor] = []
-        for number, stage in enumerate(self._stages()):
-            h = stage(h)
-            if number in self._taps:
-                h = self._at_tap(len(statistics), h)
-                statistics.append(mean_and_std(h))
-        return torch.cat(statistics, dim=1)
+    def steps(self) -> list[nn.Module]:
+        """Normalization and stages; those that are rows of layers, layer by layer."""
+        return [self.normalize, *(step for stage in self._stages() for step in _row(stage))]
+
+    def taps(self) -> list[int]:
+        """The last steps of the resolutions."""
+        ends = accumulate((len(_row(stage)) for stage in self._stages()), initial=0)
+        last = list(ends)[1:]
+        return [last[number] for number in self._taps]
 
     def score_features(self, z: torch.Tensor) -> torch.Tensor:
         """Scores (N,) of pooled statistics (N, F), as `features` gives them."""
         standardized = (z - self.feature_mean) / self.feature_scale
         return into_range(self.head(self.dropout(standardized)).squeeze(1), *self.score_range)
+
+
+def _row(stage: nn.Module) -> list[nn.Module]:
+    return list(stage) if type(stage) is nn.Sequential else [stage]
 
 
 class _Normalize(Pointwise):
