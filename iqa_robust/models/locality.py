@@ -1,4 +1,4 @@
-"""How far a change of a layer's input reaches in its output, and the windows that it concerns."""
+"""How far a change of a layer's input reaches in its output."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from iqa_robust.models.convolutions import RoundedConvolution
+from iqa_robust.models.windows import Windows, cut, paste
 
 
 class Pointwise(nn.Module):
@@ -26,15 +27,6 @@ PAYS = 0.6
 CLOSE = {torch.float32: 1e-4, torch.bfloat16: 2**-6}
 """Difference between a window computed alone and in the whole, as a share of the map's largest value: sums run in
 another order, and bfloat16 rounds them to eight bits, layer after layer."""
-
-
-class Windows(NamedTuple):
-    """Rectangles of one size in maps or images, one in each."""
-
-    top: Sequence[int]
-    left: Sequence[int]
-    height: int
-    width: int
 
 
 class Reach(NamedTuple):
@@ -190,24 +182,3 @@ def _spread(layer: nn.Module) -> tuple[int, int] | None:
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
     return (value, value) if isinstance(value, int) else tuple(value)
-
-
-def cut(maps: torch.Tensor, windows: Windows) -> torch.Tensor:
-    """The contents (N, C, height, width) of the windows of maps (N, C, H, W), channels last.
-
-    Slice by slice: on a CPU that takes a fraction of gathering by indices.
-    """
-    height, width = windows.height, windows.width
-    shape, order = (*maps.shape[:2], height, width), torch.channels_last
-    pieces = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=order)
-    for row, (top, left) in enumerate(zip(windows.top, windows.left, strict=True)):
-        pieces[row] = maps[row, :, top : top + height, left : left + width]
-    return pieces
-
-
-def paste(maps: torch.Tensor, windows: Windows, pieces: torch.Tensor, rows: Sequence[int] | None = None) -> None:
-    """Write pieces (N, C, height, width) into the windows of maps (N, C, H, W), in place: all or those of some rows."""
-    height, width = windows.height, windows.width
-    for row in range(len(maps)) if rows is None else rows:
-        top, left = windows.top[row], windows.left[row]
-        maps[row, :, top : top + height, left : left + width] = pieces[row]

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from iqa_robust.models.locality import Locality, Windows, cut, paste
+from iqa_robust.models.locality import Locality
+from iqa_robust.models.windows import Windows, cut, paste
 
 
 class Memory:

@@ -9,7 +9,8 @@ import torch
 
 from iqa_robust import attacks
 from iqa_robust.models.base import IQAModel
-from iqa_robust.models.memory import Memory, cut, paste
+from iqa_robust.models.memory import Memory
+from iqa_robust.models.windows import cut, paste
 from iqa_robust.records import Budget
 
 

@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from iqa_robust import models
 from iqa_robust.models.base import IQAModel, ModelInfo, with_score_range
 from iqa_robust.models.compact import CompactNetwork
-from iqa_robust.models.locality import Locality, Windows, cut, locality_of, paste
+from iqa_robust.models.locality import Locality, locality_of
 from iqa_robust.models.memory import Memory
 from iqa_robust.models.prepared import prepare
 from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.models.trunk_regressor import TrunkNetwork
+from iqa_robust.models.windows import Windows, cut, paste
 
 CLOSE = 1e-4
 """Relative: float32 sums in another order, through some dozens of layers; scores are on a scale of 100."""

@@ -9,8 +9,8 @@ import torch
 
 from iqa_robust.attacks.objectives import Goal, Objective
 from iqa_robust.models.base import IQAModel
-from iqa_robust.models.locality import Windows
 from iqa_robust.models.memory import Memory
+from iqa_robust.models.windows import Windows
 from iqa_robust.records import STANDARD_QUERIES, Budget
 
 AT_ONCE = 64
