@@ -26,7 +26,10 @@ def search_alone(model: IQAModel, task: Task, x: torch.Tensor) -> Attack:
 
 
 class Unscored(IQAModel):
-    """Scores that cost nothing: each is far larger than the last, so that what the attack returned stands."""
+    """Scores that cost nothing: clean ones of zero, and then each far larger than the last.
+
+    So what the attack returned stands; and a search that takes the clean score off its own loses no digits by that.
+    """
 
     def __init__(self, info: ModelInfo) -> None:
         super().__init__()
@@ -34,8 +37,9 @@ class Unscored(IQAModel):
 
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
         """Scores (N,)."""
+        scores = x.new_full((len(x),), 1e6 * self.calls)
         self.calls += 1
-        return x.new_full((len(x),), 1e6 * self.calls)
+        return scores
 
 
 def plain(model: IQAModel, task: Task, x: torch.Tensor) -> Attack:
