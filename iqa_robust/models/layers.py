@@ -34,8 +34,8 @@ def fold_batch_norms(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None)
     folded = copy.deepcopy(model)
     for maker, norm in _pairs(folded, nn.BatchNorm2d, x, ref):
         if norm.track_running_stats:
-            replace(folded, maker, fuse_conv_bn_eval(maker, norm))
-            replace(folded, norm, nn.Identity())
+            _replace(folded, maker, fuse_conv_bn_eval(maker, norm))
+            _replace(folded, norm, nn.Identity())
     return folded if _agree(model, folded, x, ref) else model
 
 
@@ -43,8 +43,8 @@ def join_relus(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> IQ
     """The model with each ReLU at the end of the convolution before it; itself, if that changes the score of `x`."""
     joined = copy.deepcopy(model)
     for maker, relu in _pairs(joined, nn.ReLU, x, ref):
-        replace(joined, relu, nn.Identity())
-        replace(joined, maker, _Rectified(maker, relu))
+        _replace(joined, relu, nn.Identity())
+        _replace(joined, maker, _Rectified(maker, relu))
     return joined if _agree(model, joined, x, ref) else model
 
 
@@ -53,14 +53,14 @@ def unfold_residuals(model: IQAModel) -> None:
     for block in list(model.modules()):
         unfolded = ResidualBlock.of(block)
         if unfolded is not None:
-            replace(model, block, unfolded)
+            _replace(model, block, unfolded)
 
 
 def straighten_attention(model: IQAModel) -> None:
     """Let self-attention take the short way where it can; see `SelfAttention`."""
     for layer in [module for module in model.modules() if SelfAttention.fits(module)]:
         assert isinstance(layer, nn.MultiheadAttention)  # `fits` says so
-        replace(model, layer, SelfAttention(layer))
+        _replace(model, layer, SelfAttention(layer))
 
 
 def round_layers(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:
@@ -75,9 +75,9 @@ def round_layers(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> 
         layer = call.layer
         if isinstance(layer, nn.Conv2d) and RoundedConvolution.fits(layer):
             rounded = RoundedConvolution(layer, relu=id(layer) in joined or id(layer) in summed)
-            replace(model, joined.get(id(layer), layer), rounded)
+            _replace(model, joined.get(id(layer), layer), rounded)
         elif _is_delicate(call):
-            replace(model, layer, _Float32(layer))
+            _replace(model, layer, _Float32(layer))
     kept = {id(module.layer) for module in model.modules() if isinstance(module, _Float32)}
     for layer in model.modules():
         if type(layer) in HEAVY and id(layer) not in kept:
@@ -149,7 +149,7 @@ def _agree(model: IQAModel, edited: IQAModel, x: torch.Tensor, ref: torch.Tensor
     return torch.allclose(after, before, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Put `new` wherever `old` is a child."""
     for parent in list(model.modules()):
         for name, child in parent._modules.items():

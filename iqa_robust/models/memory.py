@@ -34,10 +34,13 @@ class Memory:
             self.maps = {number: kept.select(rows) for number, kept in self.maps.items()}
         self._index, self.windows = index, windows
 
-    def settle(self, lost: Sequence[int]) -> None:
-        """Forget those rows of the last call, and keep what they were made from; keep the others."""
+    def settle(self, lost: torch.Tensor) -> None:
+        """Of the images of the last call that are marked (n,), bool, keep what they were made from; keep the others."""
+        if not self.maps:  # a GPU would be waited for
+            return
+        rows = lost.nonzero().squeeze(1).tolist()
         for kept in self.maps.values():
-            kept.restore(lost)
+            kept.restore(rows)
 
     def made(self, number: int, layer: nn.Module, where: Locality, given: torch.Tensor) -> torch.Tensor:
         """What `layer`, the one of that number, makes of maps (n, C, H, W), which it may edit in place.

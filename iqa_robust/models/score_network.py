@@ -107,9 +107,8 @@ class ScoreNetwork(nn.Module, ABC):
 
     @torch.no_grad()
     def _find_localities(self) -> list[Locality | None]:
-        parameter = next(self.parameters())
         noise = torch.rand(1, 3, EXAMPLE, EXAMPLE, generator=torch.Generator().manual_seed(0))
-        h = noise.to(parameter.device, memory_format=torch.channels_last)
+        h = noise.contiguous(memory_format=torch.channels_last)
         found: list[Locality | None] = []
         steps = self.steps()
         for step in steps:

@@ -37,7 +37,7 @@ class Listener(IQAModel):
             assert torch.equal(elsewhere, x)
         before, trial = self.kept, x.clone()
 
-        def keep(lost: list[int]) -> None:
+        def keep(lost: torch.Tensor) -> None:
             trial[lost] = before[lost]
             self.kept = trial
 

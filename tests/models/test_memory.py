@@ -119,7 +119,7 @@ def _walk(twin: IQAModel, x: torch.Tensor, sizes: Sequence[int], *, drops: bool 
             assert torch.equal(trial, before)
             worst = max(worst, float((found - wanted).abs().max()))
             stays = torch.rand(len(kept), generator=generator) < 0.5
-            memory.settle((~stays).nonzero().squeeze(1).tolist())
+            memory.settle(~stays)
             kept = torch.where(stays.view(-1, 1, 1, 1), trial, kept)
     return worst, memory
 

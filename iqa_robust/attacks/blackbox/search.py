@@ -68,7 +68,7 @@ def random_search(
         reached = objective(render(trial, index), None if everyone_runs else index, memory)
         wins = reached > value[index]
         if i > 0:  # the first candidates are where the search begins, whatever they reach
-            memory.settle((~wins).nonzero().squeeze(1).tolist())
+            memory.settle(~wins)
         better = wins.nonzero().squeeze(1)
         winners = index[better]
         for part, new in zip(state, trial, strict=True):

@@ -60,8 +60,13 @@ def window(top: torch.Tensor, left: torch.Tensor, side: int, height: int, width:
     return (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
 
 
-def around(places: Sequence[tuple[torch.Tensor, torch.Tensor]], side: int, height: int, width: int) -> Windows:
-    """Windows of one size, one per image, that hold the squares with top and left (n,) in each of `places`."""
+def around(places: Sequence[tuple[torch.Tensor, torch.Tensor]], side: int, height: int, width: int) -> Windows | None:
+    """Windows of one size, one per image, that hold the squares with top and left (n,) in each of `places`.
+
+    None on a GPU, where no model remembers, and reading the places would mean to wait for it.
+    """
+    if places[0][0].device.type != "cpu":
+        return None
     (top, rows), (left, columns) = (
         _hull(torch.stack([place[axis] for place in places]), side, size) for axis, size in ((0, height), (1, width))
     )
@@ -91,7 +96,7 @@ def search_corners(
     codes, others = rng.integers(0, 8, (tries, n_squares)), rng.integers(1, 8, (tries, n_squares))
     paint = paint_each if x.device.type == "cpu" else paint_together
 
-    def propose(i: int, state: State, index: torch.Tensor) -> tuple[State, Windows]:
+    def propose(i: int, state: State, index: torch.Tensor) -> tuple[State, Windows | None]:
         (best,) = state
         side = side_at(p_init, i, tries - 1, H, W)
         trial = best.clone()
