@@ -13,7 +13,7 @@ from iqa_robust.attacks.known import Known, keys_of
 from iqa_robust.attacks.norms import inside
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel, ModelInfo
-from iqa_robust.models.memory import Memory
+from iqa_robust.models.changes.memory import Memory
 from iqa_robust.models.randomness import derive_seed, searching, seeded
 from iqa_robust.records import Budget
 

@@ -25,6 +25,7 @@ class Precision(str, Enum):
 
     auto = "auto"
     fp32 = "fp32"
+    mixed = "mixed"
     bf16 = "bf16"
 
 

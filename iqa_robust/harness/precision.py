@@ -16,6 +16,7 @@ from iqa_robust.errors import ContractError
 from iqa_robust.harness.memory import is_out_of_memory, release
 from iqa_robust.harness.system import Batch
 from iqa_robust.models.base import IQAModel, score
+from iqa_robust.models.changes.memory import Memory
 from iqa_robust.models.prepared import PRECISIONS, prepare
 from iqa_robust.models.randomness import content_seeds
 from iqa_robust.records import Budget
@@ -28,6 +29,8 @@ WEAKER = 0.01
 """The share by which shifts found in bfloat16, scored in float32, may fall short; see `_strength`."""
 ROUNDING = 0.01
 """The largest root mean square error of a score's change, as a share of that change, for searches by scores."""
+ROUNDING_OF_CHANGES = 0.03
+"""The same where only changes are rounded, in proportion to their size: then a small one is as exact as a large one."""
 PAYS = 1.1
 """The least gain in speed for which scores are rounded."""
 WORTH = 0.01
@@ -41,7 +44,7 @@ TRIAL = Budget(norm="linf", eps_255=2, steps=10)
 
 @dataclass(frozen=True)
 class Precision:
-    """The arithmetic of an attack's search, `fp32` or `bf16`; final scores are float32 in any case."""
+    """The arithmetic of an attack's search, of `PRECISIONS`; final scores are float32 in any case."""
 
     gradients: str = "fp32"
     """For attacks that differentiate."""
@@ -101,7 +104,8 @@ def decide(model: IQAModel, batch: Batch) -> Precision:
 
     bfloat16 serves gradient attacks where it is faster and shifts, scored in float32, are at most `WEAKER` smaller; it
     serves searches by scores where it is faster and a random change moves the rounded score as it moves the exact
-    one, up to `ROUNDING`.
+    one, up to `ROUNDING`. Where it does not, and the model can score images by what changed in them, changes alone are
+    rounded, up to `ROUNDING_OF_CHANGES`.
 
     Raises:
         RuntimeError, MemoryError: memory ran out, which says nothing of either.
@@ -110,7 +114,8 @@ def decide(model: IQAModel, batch: Batch) -> Precision:
     try:
         twins = {name: prepare(model, name, x[:1], None if ref is None else ref[:1]) for name in ("fp32", "bf16")}
         strength = _strength(model, twins, x, ref)
-        error = _rounding(twins["fp32"], twins["bf16"], x, ref)
+        exact, rounded = (_moves(twin, x, ref) for twin in twins.values())
+        error = _error(exact, rounded)
         slopes = {name: _seconds(partial(_differentiate, twin, x, ref), x.device) for name, twin in twins.items()}
         passes = {name: _seconds(partial(_query, twin, x, ref), x.device) for name, twin in twins.items()}
     except Exception as failure:  # no bfloat16 form of an operation; a model that always fails does so in its cells
@@ -119,12 +124,21 @@ def decide(model: IQAModel, batch: Batch) -> Precision:
         return Precision(reason=f"bf16 fails ({' '.join(str(failure).split())})")
     worth = slopes["fp32"] >= WORTH
     gain, gain_queries = slopes["fp32"] / slopes["bf16"], passes["fp32"] / passes["bf16"]
+    queries, more = "fp32", ""
+    if worth and gain_queries >= PAYS:
+        changes = None if error <= ROUNDING else _moves_by_changes(twins["bf16"], x, ref)
+        if error <= ROUNDING:
+            queries = "bf16"
+        elif changes is not None:
+            error_of_changes = _error(exact, changes)
+            queries = "mixed" if error_of_changes <= ROUNDING_OF_CHANGES else "fp32"
+            more = f", by {error_of_changes:.3f} where changes alone are rounded"
     return Precision(
         gradients="bf16" if worth and gain >= PAYS and strength >= 1 - WEAKER else "fp32",
-        queries="bf16" if worth and gain_queries >= PAYS and error <= ROUNDING else "fp32",
+        queries=queries,
         reason=(
             f"bf16 takes gradients {gain:.2f} times as fast and reaches {strength:.3f} of the shift; it takes scores"
-            f" {gain_queries:.2f} times as fast and is off by {error:.3f} of a change of {TRIAL.eps_255:g}/255"
+            f" {gain_queries:.2f} times as fast and is off by {error:.3f} of a change of {TRIAL.eps_255:g}/255{more}"
             f" (on {len(x)} images of {x.shape[-1]} x {x.shape[-2]})"
         ),
     )
@@ -145,16 +159,35 @@ def _strength(model: IQAModel, twins: Mapping[str, IQAModel], x: torch.Tensor, r
     return float(trim_mean(shares, OUTLIERS)) if shares else 0.0
 
 
-@torch.no_grad()
-def _rounding(exact: IQAModel, rounded: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> float:
+def _moved(x: torch.Tensor) -> torch.Tensor:
+    """Images with a random change of the trial's radius."""
     signs = torch.where(torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) > 0.5, 1.0, -1.0)
-    moved = (x + TRIAL.eps * signs.to(x.device)).clamp(0, 1)
+    return (x + TRIAL.eps * signs.to(x.device)).clamp(0, 1)
+
+
+@torch.no_grad()
+def _moves(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> torch.Tensor:
+    """Changes of the scores (N,) by that change."""
     seeds = content_seeds(x, 0)
-    wanted, found = (
-        score(twin, moved, ref, seeds=seeds) - score(twin, x, ref, seeds=seeds) for twin in (exact, rounded)
-    )
-    size = float(wanted.square().mean().sqrt())
-    return float((found - wanted).square().mean().sqrt()) / size if size > 0 else float("inf")
+    return score(model, _moved(x), ref, seeds=seeds) - score(model, x, ref, seeds=seeds)
+
+
+@torch.no_grad()
+def _moves_by_changes(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> torch.Tensor | None:
+    """The same by a model that scores images by what changed in them; None for another."""
+    memory, everyone = Memory(), torch.arange(len(x), device=x.device)
+    memory.propose(everyone, None)
+    clean = model.score_changed(x, ref, memory)
+    if not memory.maps:
+        return None
+    memory.propose(everyone, None)
+    return model.score_changed(_moved(x), ref, memory) - clean
+
+
+def _error(exact: torch.Tensor, rounded: torch.Tensor) -> float:
+    """Root mean square error, as a share of what is exact."""
+    size = float(exact.square().mean().sqrt())
+    return float((rounded - exact).square().mean().sqrt()) / size if size > 0 else float("inf")
 
 
 def _differentiate(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:

@@ -12,8 +12,8 @@ from torch import nn
 
 from iqa_robust.errors import ContractError
 from iqa_robust.images import check_images, check_pair
+from iqa_robust.models.changes.memory import Memory
 from iqa_robust.models.gates.explain import LayerExplanation, explain, has_gates
-from iqa_robust.models.memory import Memory
 from iqa_robust.models.randomness import derive_seed, seeded
 
 SCORE_DRAWS = 5

@@ -30,14 +30,14 @@ class RoundedConvolution(nn.Module):
         rounded = None if bias is None else bias.detach().bfloat16()
         padding = tuple(int(side) for side in layer.padding)
         self.padding, self.dilation = padding, layer.dilation
-        like = _Like(layer.stride, padding, layer.dilation, layer.groups)
-        self.ahead = _Kernel(terms, rounded, like, relu=relu)
-        self.plain = _Kernel(weight, None, like)
-        self.mirrored: _Kernel | None = None
+        like = Like(layer.stride, padding, layer.dilation, layer.groups)
+        self.ahead = Kernel(terms, rounded, like, relu=relu)
+        self.plain = Kernel(weight, None, like)
+        self.mirrored: Kernel | None = None
         rest = tuple(d * (side - 1) - p for d, side, p in zip(layer.dilation, layer.kernel_size, padding, strict=True))
         if set(layer.stride) == {1} and layer.groups == 1 and min(rest) >= 0:
             mirror = weight.flip(2, 3).transpose(0, 1)
-            self.mirrored = _Kernel(mirror, None, _Like(layer.stride, rest, layer.dilation, 1))
+            self.mirrored = Kernel(mirror, None, Like(layer.stride, rest, layer.dilation, 1))
 
     @property
     def weight(self) -> torch.Tensor:
@@ -79,7 +79,7 @@ class _Convolve(torch.autograd.Function):
         return at_x, None if ctx.added_kind is None else slope.to(ctx.added_kind), None
 
 
-class _Like(NamedTuple):
+class Like(NamedTuple):
     """How a convolution moves over maps, as torch's functions take it."""
 
     stride: tuple[int, ...]
@@ -88,8 +88,8 @@ class _Like(NamedTuple):
     groups: int
 
 
-class _Kernel(nn.Module):
-    """A convolution with fixed weights in bfloat16.
+class Kernel(nn.Module):
+    """A convolution with fixed weights.
 
     A CPU wants them in an order of its own. torch brings them into it in every call, a tenth of what a ResNet-18 takes;
     here it is done at the first one.
@@ -98,7 +98,7 @@ class _Kernel(nn.Module):
     weight: torch.Tensor
     bias: torch.Tensor | None
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, like: _Like, *, relu: bool = False) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, like: Like, *, relu: bool = False) -> None:
         super().__init__()
         self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", bias)
@@ -109,8 +109,12 @@ class _Kernel(nn.Module):
         """Without the ordered weights: torch cannot copy them, and they are made again."""
         return {**self.__dict__, "_ordered": None}
 
-    def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
-        stride, padding, dilation, groups = self.like
+    def forward(
+        self, x: torch.Tensor, added: torch.Tensor | None = None, padding: tuple[int, ...] | None = None
+    ) -> torch.Tensor:
+        """Maps of maps, with `added` summed to them; with another padding than its own, where one is given."""
+        stride, own_padding, dilation, groups = self.like
+        padding = own_padding if padding is None else padding
         if x.device.type == "cpu" and _orders_weights():
             if self._ordered is None:
                 order = torch.ops.mkldnn._reorder_convolution_weight

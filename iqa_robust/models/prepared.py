@@ -9,12 +9,14 @@ from torch import nn
 
 from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel, WrappedModel, WrappedModule
+from iqa_robust.models.changes.memory import Memory
+from iqa_robust.models.changes.scorer import ChangeScorer
 from iqa_robust.models.layers import fold_batch_norms, join_relus, round_layers, straighten_attention, unfold_residuals
 from iqa_robust.models.learned import LearnedModel
-from iqa_robust.models.memory import Memory
 from iqa_robust.models.score_network import ScoreNetwork
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "mixed", "bf16")
+"""`mixed`: float32, and bfloat16 for what changes between the images of a search that announces it."""
 
 
 def prepare(model: IQAModel, precision: str, x: torch.Tensor, ref: torch.Tensor | None = None) -> IQAModel:
@@ -26,7 +28,7 @@ def prepare(model: IQAModel, precision: str, x: torch.Tensor, ref: torch.Tensor 
 
     Args:
         model: any model.
-        precision: `"fp32"` or `"bf16"`.
+        precision: a name of `PRECISIONS`.
         x: an example, (1, 3, H, W) in [0, 1] on the model's device; a few scores of it are taken to see what the layers
             do. `ref` is its reference, for full-reference models.
 
@@ -47,12 +49,26 @@ def prepare(model: IQAModel, precision: str, x: torch.Tensor, ref: torch.Tensor 
     with torch.no_grad():
         made = made.eval().requires_grad_(False)
         made = fold_batch_norms(made, x, ref).to(memory_format=torch.channels_last)
+        network = _network_of(made)
+        if network is not None and precision == "bf16":
+            network = copy.deepcopy(network)  # not rounded: its maps are remembered, and changes added to them
         straighten_attention(made)
         if precision == "bf16":
             unfold_residuals(made)
             made = join_relus(made, x, ref)
             round_layers(made, x, ref)
-    return PreparedModel(made, precision)
+    return PreparedModel(made, precision, network)
+
+
+def _network_of(model: IQAModel) -> ScoreNetwork | None:
+    """The network of ours that gives the scores, if one does."""
+    if isinstance(model, LearnedModel):
+        network: nn.Module = model.network
+    elif type(model) is WrappedModule:
+        network = model.module
+    else:
+        return None
+    return network if isinstance(network, ScoreNetwork) else None
 
 
 class PreparedModel(IQAModel):
@@ -60,40 +76,25 @@ class PreparedModel(IQAModel):
 
     copies_images = True
 
-    def __init__(self, model: IQAModel, precision: str) -> None:
-        """`model` has the layers of the precision already; this sets the arithmetic between them."""
+    def __init__(self, model: IQAModel, precision: str, network: ScoreNetwork | None) -> None:
+        """`model` has the layers of the precision already; this sets the arithmetic between them.
+
+        `network` is its network in float32, where it has one that can score by changes.
+        """
         super().__init__()
         self.model = model
         self.info = model.info
         self.precision = precision
         self.training = False
+        self._by_changes = None if network is None else ChangeScorer(network, rounded=precision != "fp32")
 
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
         """Scores (N,), float32."""
-        with self._arithmetic(x):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             return self.model(x.clone(memory_format=torch.channels_last), ref).float()
 
     def score_changed(self, x: torch.Tensor, ref: torch.Tensor | None, memory: Memory) -> torch.Tensor:
         """Scores (N,), float32. On a CPU, a network of ours computes what the announced windows reach, and no more."""
-        network = self._network()
-        if network is None or x.device.type != "cpu":
+        if self._by_changes is None or x.device.type != "cpu":
             return self(x, ref)
-        if memory.windows is None:
-            x = x.contiguous(memory_format=torch.channels_last)
-        with self._arithmetic(x):
-            scores: torch.Tensor = network(x, memory)
-        return scores.float()
-
-    def _network(self) -> ScoreNetwork | None:
-        """The network of ours that gives the scores, if one does."""
-        inner = self.model
-        if isinstance(inner, LearnedModel):
-            network: nn.Module = inner.network
-        elif type(inner) is WrappedModule:
-            network = inner.module
-        else:
-            return None
-        return network if isinstance(network, ScoreNetwork) else None
-
-    def _arithmetic(self, x: torch.Tensor) -> torch.autocast:
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return self._by_changes(x, memory)

@@ -12,13 +12,9 @@ from torch import nn
 from iqa_robust.errors import RequestError
 from iqa_robust.models.feature_denoising import FeatureDenoising
 from iqa_robust.models.gates import create_gate
-from iqa_robust.models.locality import Locality, locality_of
-from iqa_robust.models.memory import Memory
 from iqa_robust.models.pooling import mean_and_std
 
 WHERE = ("last", "every")
-EXAMPLE = 256
-"""Pixels along the sides of the image in which is seen how far changes reach: large, so that sizes tell the strides."""
 
 
 class ScoreNetwork(nn.Module, ABC):
@@ -38,7 +34,7 @@ class ScoreNetwork(nn.Module, ABC):
         super().__init__()
         self.gates = nn.ModuleList()
         self.denoisers = nn.ModuleList()
-        self._localities: list[Locality | None] = []
+        self._first_gate = 0
 
     def _add_tap_layers(self, channels: Sequence[int], gate: Mapping[str, Any] | None, feature_denoising: bool) -> None:
         """Fill `gates` and `denoisers` for taps of these channels.
@@ -78,51 +74,30 @@ class ScoreNetwork(nn.Module, ABC):
     def taps(self) -> list[int]:
         """The numbers of the steps after which features are pooled."""
 
-    def features(self, x: torch.Tensor, memory: Memory | None = None) -> torch.Tensor:
-        """Pooled statistics (N, F) of images (N, 3, H, W): of every tap, means first.
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Pooled statistics (N, F) of images (N, 3, H, W): of every tap, means first."""
+        return self.features_from(0, self.steps()[0](x))
 
-        With a `memory`, steps compute what the changes announced to it reach, and take the rest from it, up to the
-        first that looks farther than its place.
-        """
-        h, taps, statistics = x, self.taps(), list[torch.Tensor]()
-        for number, step in enumerate(self.steps()):
-            where = None if memory is None else self._locality(number)
-            if memory is not None and where is not None:
-                h = memory.made(number, step, where, h)
-            else:
-                h = step(h if memory is None else h.clone())  # what is remembered is not to be edited
-                memory = None
-            if number in taps:
-                tapped = self._at_tap(len(statistics), h)
-                if tapped is not h:  # a gate weighs whole maps
-                    h, memory = tapped, None
+    def features_from(self, number: int, h: torch.Tensor) -> torch.Tensor:
+        """Pooled statistics (N, F') of the taps from the step of this number on, of which `h` is the result."""
+        taps, statistics = self.taps(), list[torch.Tensor]()
+        for place, step in enumerate(self.steps()[number:], start=number):
+            h = step(h) if place > number else h
+            if place in taps:
+                h = self._at_tap(taps.index(place), h)
                 statistics.append(mean_and_std(h))
         return torch.cat(statistics, dim=1)
 
-    def _locality(self, number: int) -> Locality | None:
-        """How far changes reach in a step; None from the first on of which that is unknown."""
-        if not self._localities:
-            self._localities = self._find_localities()
-        return self._localities[number]
-
-    @torch.no_grad()
-    def _find_localities(self) -> list[Locality | None]:
-        noise = torch.rand(1, 3, EXAMPLE, EXAMPLE, generator=torch.Generator().manual_seed(0))
-        h = noise.contiguous(memory_format=torch.channels_last)
-        found: list[Locality | None] = []
-        steps = self.steps()
-        for step in steps:
-            where = locality_of(step, h)
-            if where is None:
-                break
-            found.append(where)
-            h = step(h.clone())
-        return found + [None] * (len(steps) - len(found))
+    def weighs(self, number: int) -> bool:
+        """Whether a gate or a denoising block follows the step of this number."""
+        taps = self.taps()
+        gated = number in taps and taps.index(number) >= self._first_gate
+        return (bool(self.denoisers) and number in taps) or (bool(self.gates) and gated)
 
     @abstractmethod
     def score_features(self, z: torch.Tensor) -> torch.Tensor:
         """Scores (N,) of pooled statistics (N, F)."""
 
-    def forward(self, x: torch.Tensor, memory: Memory | None = None) -> torch.Tensor:
-        """Scores (N,). With a `memory`, of images that were announced to it, up to rounding."""
-        return self.score_features(self.features(x, memory))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores (N,)."""
+        return self.score_features(self.features(x))

@@ -13,9 +13,9 @@ from torch import nn
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.models.activations import replace_relus
 from iqa_robust.models.base import ModelInfo
+from iqa_robust.models.changes.pointwise import Pointwise
 from iqa_robust.models.checkpoints import load, resolve
 from iqa_robust.models.learned import LearnedModel, build, info_of, into_range
-from iqa_robust.models.locality import Pointwise
 from iqa_robust.models.max_pool import replace_max_pools
 from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.models.trunks import NORMALIZATIONS, build_trunk

@@ -9,8 +9,8 @@ import torch
 
 from iqa_robust import attacks
 from iqa_robust.models.base import IQAModel
-from iqa_robust.models.memory import Memory
-from iqa_robust.models.windows import cut, paste
+from iqa_robust.models.changes.memory import Memory
+from iqa_robust.models.changes.windows import cut, paste
 from iqa_robust.records import Budget
 
 
@@ -37,9 +37,8 @@ class Listener(IQAModel):
             assert torch.equal(elsewhere, x)
         before, trial = self.kept, x.clone()
 
-        def keep(lost: torch.Tensor) -> None:
-            trial[lost] = before[lost]
-            self.kept = trial
+        def keep(won: torch.Tensor) -> None:
+            self.kept = torch.where(won.view(-1, 1, 1, 1), trial, before)
 
         memory.settle = keep  # type: ignore[method-assign]
         return self.inner(x)

@@ -220,5 +220,5 @@ def test_a_layer_called_by_keywords_keeps_its_result() -> None:
 
 
 def test_unknown_precision_is_refused() -> None:
-    with pytest.raises(ContractError, match=r"^precision: expected one of fp32, bf16, got 'fp16'\.$"):
+    with pytest.raises(ContractError, match=r"^precision: expected one of fp32, mixed, bf16, got 'fp16'\.$"):
         prepare(_model(), "fp16", _images(1))

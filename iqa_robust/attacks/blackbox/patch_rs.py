@@ -12,8 +12,8 @@ from iqa_robust.attacks.blackbox.squares import around, share_at, window
 from iqa_robust.attacks.objectives import Objective
 from iqa_robust.attacks.parameters import check_number, check_whole
 from iqa_robust.attacks.sparse import side_allowed
+from iqa_robust.models.changes.windows import Windows
 from iqa_robust.models.randomness import ImageRNG
-from iqa_robust.models.windows import Windows
 from iqa_robust.records import STANDARD_QUERIES, Budget
 
 START_SQUARES = 1000

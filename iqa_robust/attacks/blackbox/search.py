@@ -9,8 +9,8 @@ import torch
 
 from iqa_robust.attacks.objectives import Goal, Objective
 from iqa_robust.models.base import IQAModel
-from iqa_robust.models.memory import Memory
-from iqa_robust.models.windows import Windows
+from iqa_robust.models.changes.memory import Memory
+from iqa_robust.models.changes.windows import Windows
 from iqa_robust.records import STANDARD_QUERIES, Budget
 
 AT_ONCE = 64
@@ -68,7 +68,7 @@ def random_search(
         reached = objective(render(trial, index), None if everyone_runs else index, memory)
         wins = reached > value[index]
         if i > 0:  # the first candidates are where the search begins, whatever they reach
-            memory.settle(~wins)
+            memory.settle(wins)
         better = wins.nonzero().squeeze(1)
         winners = index[better]
         for part, new in zip(state, trial, strict=True):

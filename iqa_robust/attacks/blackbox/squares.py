@@ -10,8 +10,8 @@ import torch
 
 from iqa_robust.attacks.blackbox.search import State, evaluations, random_search
 from iqa_robust.attacks.objectives import Objective
+from iqa_robust.models.changes.windows import Windows
 from iqa_robust.models.randomness import ImageRNG
-from iqa_robust.models.windows import Windows
 from iqa_robust.records import Budget
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
