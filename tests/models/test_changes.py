@@ -14,14 +14,13 @@ from torch.nn import functional as F
 
 from iqa_robust import models
 from iqa_robust.models.base import IQAModel, ModelInfo, with_score_range
-from iqa_robust.models.changes.layers import Convolution
-from iqa_robust.models.changes.maps import Maps
+from iqa_robust.models.changes.layers import Convolution, Rectifier, maps_of
 from iqa_robust.models.changes.memory import Kept, Memory
 from iqa_robust.models.changes.moments import mean_and_std
 from iqa_robust.models.changes.reach import Reach
 from iqa_robust.models.changes.scorer import ChangeScorer
 from iqa_robust.models.changes.trace import traced
-from iqa_robust.models.changes.windows import Windows, cut, hull, laid_out, paste
+from iqa_robust.models.changes.windows import Windows, cut, hull, laid_out, paste, placed
 from iqa_robust.models.compact import CompactNetwork
 from iqa_robust.models.pooling import mean_and_std as whole_mean_and_std
 from iqa_robust.models.prepared import prepare
@@ -108,6 +107,10 @@ class Branching(nn.Module):
         return torch.cat([torch.relu(wide + narrow), narrow], 1)
 
 
+def _everywhere(maps: torch.Tensor) -> Windows:
+    return Windows([0] * len(maps), [0] * len(maps), *maps.shape[-2:])
+
+
 def _seeded(make: type[nn.Module], *args: object, **kwargs: object) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -191,15 +194,12 @@ def test_the_change_of_a_convolution_is_that_of_the_whole(data: st.DataObject) -
     old = torch.rand(2, 2, *sides, generator=generator).contiguous(memory_format=torch.channels_last)
     new = old.clone()
     paste(new, windows, 1 + torch.rand(2, 2, *size, generator=generator))
-    made, wanted = layer(old), layer(new)
-    change = Convolution(layer, rounded=False).change(
-        made, Maps(Kept(old, windows, cut(old, windows), cut(new, windows)))
+    made = layer(old)
+    change, where = Convolution(layer, rounded=False).change(
+        made, maps_of(Kept(old, cut(new, windows) - cut(old, windows), windows))
     )
-    assert change.windows is not None and change.now is not None and change.before is not None
-    torch.testing.assert_close(change.before, cut(made, change.windows), rtol=0, atol=0)
-    made = made.clone()
-    paste(made, change.windows, change.now)
-    torch.testing.assert_close(made, wanted, rtol=1e-5, atol=1e-5)  # float32 sums of at most 50 values
+    # Float32 sums of at most 50 values.
+    torch.testing.assert_close(made + placed(change, where, _everywhere(made)), layer(new), rtol=1e-5, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=100)
@@ -273,12 +273,13 @@ def test_moments_stay_those_of_the_maps(data: st.DataObject) -> None:
     offset = data.draw(st.sampled_from([0.0, 100.0]))
     values = (offset + torch.rand(2, 3, 9, 8, generator=generator)).contiguous(memory_format=torch.channels_last)
     memory = Memory()
-    mean_and_std(Maps(Kept(values)), memory, "here")
+    mean_and_std(maps_of(Kept(values)), memory, "here")
     for _ in range(20):
         side = data.draw(st.integers(1, 8))
         windows = Windows([data.draw(st.integers(0, 9 - side)) for _ in "ab"], [0, 8 - side], side, side)
         now = offset + torch.rand(2, 3, side, side, generator=generator)
-        found = mean_and_std(Maps(Kept(values, windows, cut(values, windows).clone(), now)), memory, "here")
+        change = Kept(values, now - cut(values, windows), windows)
+        found = mean_and_std(maps_of(change), memory, "here")
         trial = values.clone()
         paste(trial, windows, now)
         # Sums of 72 values of about one, or of a hundred less a hundred, which have lost two digits.
@@ -379,9 +380,9 @@ def test_what_a_window_does_not_reach_is_not_computed() -> None:
         memory.propose(torch.arange(2), None)
         scorer(x, memory)
         for step in scorer.steps:
-            work = step.operations[0].work
-            assert isinstance(work, Convolution)
-            work.kernel.register_forward_hook(lambda module, given, made: seen.append(tuple(given[0].shape)))
+            layer = step.operations[0].layer
+            assert isinstance(layer, Convolution)
+            layer.kernel.register_forward_hook(lambda module, given, made: seen.append(tuple(given[0].shape)))
         memory.propose(torch.arange(2), Windows([10, 20], [30, 0], 4, 4))
         scorer(x, memory)
     # The second gets what the first changes, a ring of one position more.

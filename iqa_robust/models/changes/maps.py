@@ -1,76 +1,46 @@
-"""Maps on their way through a network, with what changed in them."""
+"""Maps on their way through a network, with what changes in them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
-from iqa_robust.models.changes.memory import Kept
-from iqa_robust.models.changes.windows import Windows, all_of, cut, overlay
+from iqa_robust.models.changes.windows import Windows, placed
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 """A function that makes each position of a map from the one at its place, and leaves its input as it is."""
 
 
+@dataclass(frozen=True)
 class Maps:
-    """Remembered maps, seen through pointwise functions, which are computed where they are looked at and not kept."""
+    """Maps (N, C, H, W) of the kept images, which are made where they are looked at, and how those of a call differ."""
 
-    def __init__(self, kept: Kept, through: tuple[Function, ...] = ()) -> None:
-        self._kept, self._through = kept, through
+    count: int
+    size: tuple[int, int]
+    """Height and width."""
+    kept: Callable[[Windows, Sequence[int] | None], torch.Tensor]
+    """What windows of them hold, of all or of some rows, in float32; not to be edited."""
+    windows: Windows | None = None
+    """Where those of this call are others; None: nowhere, in the first call."""
+    change: torch.Tensor | None = None
+    """By how much the contents of these windows differ; not to be edited."""
 
     @property
-    def windows(self) -> Windows | None:
-        """Where they are others than those of the kept images; None: they are the kept ones."""
-        return self._kept.windows
+    def everywhere(self) -> Windows:
+        """Windows that cover them."""
+        return Windows([0] * self.count, [0] * self.count, *self.size)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        return self._kept.values.shape[-2], self._kept.values.shape[-1]
-
-    def seen_through(self, function: Function) -> Maps:
-        """What a pointwise function makes of them."""
-        return Maps(self._kept, (*self._through, function))
-
-    def whole(self) -> torch.Tensor:
-        """All of them, (N, C, H, W); not to be edited."""
-        return self.piece(all_of(self._kept.values))
-
-    def piece(self, windows: Windows) -> torch.Tensor:
-        """The contents of windows; not to be edited."""
-        if windows == self.windows:
-            return self.now
-        values, own, now = self._kept.values, self._kept.windows, self._kept.now
-        if own is None or now is None:
-            return self._seen(cut(values, windows))
-        if own.cover(values):
-            return self._seen(cut(now, windows))
-        base = values.clone() if windows.cover(values) else cut(values, windows)
-        top, left = (
-            [a - b for a, b in zip(*pair, strict=True)] for pair in ((own.top, windows.top), (own.left, windows.left))
-        )
-        return self._seen(overlay(base, top, left, now))
-
-    @cached_property
     def before(self) -> torch.Tensor:
-        """What the contents of the windows where they are others were; not to be edited."""
-        assert self._kept.before is not None  # asked for where there are such windows
-        return self._seen(self._kept.before)
+        """The contents of the windows in the maps of the kept images; not to be edited."""
+        assert self.windows is not None  # asked for where there are changes
+        return self.kept(self.windows, None)
 
-    @cached_property
-    def now(self) -> torch.Tensor:
-        """What these are in this call; not to be edited."""
-        assert self._kept.now is not None
-        return self._seen(self._kept.now)
-
-    @cached_property
-    def difference(self) -> torch.Tensor:
-        """By how much these differ."""
-        return self.now - self.before
-
-    def _seen(self, values: torch.Tensor) -> torch.Tensor:
-        for function in self._through:
-            values = function(values)
-        return values
+    def now(self, windows: Windows | None = None) -> torch.Tensor:
+        """The contents of windows, or of the whole, in this call; not to be edited."""
+        windows = self.everywhere if windows is None else windows
+        kept = self.kept(windows, None)
+        if self.windows is None or self.change is None:
+            return kept
+        return kept + placed(self.change, self.windows, windows)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
 
 import torch
 
-from iqa_robust.models.changes.windows import Windows, paste
+from iqa_robust.models.changes.windows import Windows, part_of
 
 
 class Memory:
@@ -29,7 +28,7 @@ class Memory:
         """Announce images by their numbers (n,), increasing, some or all of those of the last call."""
         if self._index is not None and len(index) < len(self._index):
             rows = torch.searchsorted(self._index, index)
-            self.maps = {name: Kept(kept.values.index_select(0, rows)) for name, kept in self.maps.items()}
+            self.maps = {name: kept.select(rows) for name, kept in self.maps.items()}
         self._index, self.windows = index, windows
 
     def settle(self, won: torch.Tensor) -> None:
@@ -37,37 +36,31 @@ class Memory:
         if not self.maps:  # a GPU would be waited for
             return
         rows = won.nonzero().squeeze(1).tolist()
-        for name, kept in self.maps.items() if rows else ():
-            self.maps[name] = kept.settled(rows)
+        for kept in self.maps.values() if rows else ():  # in the order in which they were made
+            kept.settle(rows)
 
-    def remember(self, name: Hashable, kept: Kept) -> Kept:
-        """Keep values, or what they are in this call."""
+    def remember(self, name: Hashable, kept: Kept) -> None:
+        """Keep values, and by how much they differ in this call."""
         self.maps[name] = kept
-        return kept
 
 
-class Kept(NamedTuple):
-    """Values of the kept images, and what they are of the images of this call."""
+class Kept:
+    """Values of the kept images, and by how much they differ in the images of this call."""
 
-    values: torch.Tensor
-    """(n, ...) of the kept images; of maps, in channels-last order."""
-    windows: Windows | None = None
-    """Of maps: where they are others in this call."""
-    before: torch.Tensor | None = None
-    """Of maps: the contents of these windows."""
-    now: torch.Tensor | None = None
-    """In this call: the contents of the windows, or without windows all values. None: as kept."""
+    def __init__(
+        self, values: torch.Tensor, change: torch.Tensor | None = None, windows: Windows | None = None
+    ) -> None:
+        """`values` (n, ...), edited when images are kept; `change` of all of them, or of maps in windows."""
+        self.values, self.change, self.windows = values, change, windows
 
-    def settled(self, rows: Sequence[int]) -> Kept:
-        """What is kept when some rows of this call are."""
-        if self.now is None:
-            return self
-        if self.now.shape != self.values.shape:
-            assert self.windows is not None  # only then the contents are fewer
-            paste(self.values, self.windows, self.now, rows)
-            return Kept(self.values)
-        if len(rows) == len(self.now):
-            return Kept(self.now)
+    def select(self, rows: torch.Tensor) -> Kept:
+        """The values of some images."""
+        return type(self)(self.values.index_select(0, rows))
+
+    def settle(self, rows: Sequence[int]) -> None:
+        """Keep the values that some images have in this call."""
+        if self.change is None:
+            return
         for row in rows:
-            self.values[row] = self.now[row]
-        return Kept(self.values)
+            values = self.values[row] if self.windows is None else part_of(self.values, self.windows, row)
+            values.add_(self.change[row])

@@ -16,20 +16,20 @@ def mean_and_std(maps: Maps, memory: Memory, name: Hashable) -> torch.Tensor:
 
     Remembered are a point near the mean, the sum of the distances from it, and of their squares.
     """
-    count, windows = maps.size[0] * maps.size[1], maps.windows
-    kept = memory.maps.get(name)
-    if kept is None or windows is None or windows.height * windows.width == count:
-        whole = maps.whole()
+    count, old = maps.size[0] * maps.size[1], memory.maps.get(name)
+    if old is None or maps.change is None:
+        whole = maps.now()
         point = _sums(whole) / count
-        distances, squares = torch.zeros_like(point), _sums((whole - _wide(point)).square_())
+        state = torch.stack([point, torch.zeros_like(point), _sums((whole - _wide(point)).square_())], dim=1)
+        memory.remember(name, Kept(state))
     else:
-        point, distances, squares = kept.values.unbind(dim=1)
-        distances = distances + _sums(maps.difference)
-        squares = squares + _sums((maps.before + maps.now).sub_(_wide(2 * point)).mul_(maps.difference))
-    state = torch.stack([point, distances, squares], dim=1)
-    memory.remember(name, Kept(state) if kept is None else Kept(kept.values, now=state))
-    rest = distances / count
-    deviation = (squares / count - rest.square()).clamp_min_(0).add_(FLOOR).sqrt_()
+        point, change, before = old.values[:, 0], maps.change.float(), maps.before()
+        squares = (2 * before).add_(change).sub_(_wide(2 * point)).mul_(change)
+        moved = torch.stack([torch.zeros_like(point), _sums(change), _sums(squares)], dim=1)
+        memory.remember(name, Kept(old.values, moved))
+        state = old.values + moved
+    rest, squares = state[:, 1] / count, state[:, 2] / count
+    deviation = (squares - rest.square()).clamp_min_(0).add_(FLOOR).sqrt_()
     return torch.cat([point + rest, deviation], dim=1)
 
 

@@ -6,12 +6,12 @@ from functools import cached_property
 
 import torch
 
-from iqa_robust.models.changes.layers import ChangeLayer
+from iqa_robust.models.changes.layers import maps_of
 from iqa_robust.models.changes.maps import Maps
 from iqa_robust.models.changes.memory import Kept, Memory
 from iqa_robust.models.changes.moments import mean_and_std
 from iqa_robust.models.changes.trace import GIVEN, Step, traced
-from iqa_robust.models.changes.windows import all_of, cut
+from iqa_robust.models.changes.windows import Windows, cut
 from iqa_robust.models.score_network import ScoreNetwork
 
 IMAGE = "image"
@@ -48,12 +48,12 @@ class ChangeScorer:
         for number, step in enumerate(self.steps):
             maps = _through(step, number, maps, memory)
             if network.weighs(number):
-                return self._rest(number, maps.whole().clone(), statistics)
+                return self._rest(number, maps.now().clone(), statistics)
             if number in taps:
                 statistics.append(mean_and_std(maps, memory, (number, "moments")))
         first = len(self.steps)
         if first < len(network.steps()):
-            return self._rest(first, network.steps()[first](maps.whole().clone()), statistics)
+            return self._rest(first, network.steps()[first](maps.now().clone()), statistics)
         return network.score_features(torch.cat(statistics, dim=1))
 
     def _rest(self, number: int, made: torch.Tensor, statistics: list[torch.Tensor]) -> torch.Tensor:
@@ -63,13 +63,15 @@ class ChangeScorer:
 
 
 def _image(x: torch.Tensor, memory: Memory) -> Maps:
-    kept = memory.maps.get(IMAGE)
-    if kept is None or memory.windows is None or memory.windows.cover(x):
-        now = x.clone(memory_format=torch.channels_last)
-        kept = Kept(now) if kept is None else Kept(kept.values, all_of(x), kept.values, now)
+    old = memory.maps.get(IMAGE)
+    if old is None:
+        kept = Kept(x.clone(memory_format=torch.channels_last))
+    elif memory.windows is None:
+        kept = Kept(old.values, x - old.values, Windows([0] * len(x), [0] * len(x), *x.shape[-2:]))
     else:
-        kept = Kept(kept.values, memory.windows, cut(kept.values, memory.windows), cut(x, memory.windows))
-    return Maps(memory.remember(IMAGE, kept))
+        kept = Kept(old.values, cut(x, memory.windows) - cut(old.values, memory.windows), memory.windows)
+    memory.remember(IMAGE, kept)
+    return maps_of(kept)
 
 
 def _through(step: Step, number: int, given: Maps, memory: Memory) -> Maps:
@@ -77,12 +79,5 @@ def _through(step: Step, number: int, given: Maps, memory: Memory) -> Maps:
     results = {GIVEN: given}
     for place, operation in enumerate(step.operations):
         inputs = [results[source] for source in operation.given]
-        work = operation.work
-        if isinstance(work, ChangeLayer):
-            name = (number, place)
-            kept = memory.maps.get(name)
-            kept = Kept(work.whole(*inputs)) if kept is None else work.change(kept.values, *inputs)
-            results[place] = Maps(memory.remember(name, kept))
-        else:
-            results[place] = inputs[0].seen_through(work)
+        results[place] = operation.layer(memory, (number, place), *inputs)
     return results[step.result]

@@ -11,8 +11,15 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from iqa_robust.models.changes.layers import ChangeLayer, Concatenation, Convolution, Pool, Sum
-from iqa_robust.models.changes.maps import Function
+from iqa_robust.models.changes.layers import (
+    ChangeLayer,
+    Concatenation,
+    Convolution,
+    Elementwise,
+    Pool,
+    Rectifier,
+    Sum,
+)
 from iqa_robust.models.changes.pointwise import Pointwise, edits, harmless, is_pointwise
 from iqa_robust.models.max_pool import MaxPool2d
 
@@ -26,9 +33,9 @@ ADDED = (operator.add, operator.iadd)
 
 @dataclass(frozen=True)
 class Operation:
-    """What is made of the results of earlier operations, or of what the step gets."""
+    """What a layer makes of the results of earlier operations, or of what the step gets."""
 
-    work: ChangeLayer | Function
+    layer: ChangeLayer
     given: tuple[int, ...]
 
 
@@ -98,7 +105,8 @@ class _Reader:
         if isinstance(layer, NOTHING):
             self._numbers[node] = given[0]
         elif is_pointwise(layer):
-            self._add(node, harmless(layer), given, edits=edits(layer))
+            made = Rectifier(rounded=self._rounded) if type(layer) is nn.ReLU else Elementwise(harmless(layer))
+            self._add(node, made, given, edits=edits(layer))
         elif type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
             self._add(node, Convolution(layer, rounded=self._rounded), given)
         elif isinstance(layer, nn.AvgPool2d | nn.MaxPool2d) and _gives_maps(layer):
@@ -108,7 +116,7 @@ class _Reader:
 
     def _read_call(self, node: fx.Node) -> None:
         if node.target in RELU:
-            self._add(node, torch.relu, self._of(node.args), edits=bool(node.kwargs.get("inplace")))
+            self._add(node, Rectifier(rounded=self._rounded), self._of(node.args), edits=bool(node.kwargs.get("inplace")))
         elif node.target in ADDED and not node.kwargs:
             self._add(node, Sum(), self._of(node.args), edits=node.target is operator.iadd)
         elif node.target is torch.cat and (node.args[1:] == (1,) or node.kwargs == {"dim": 1}):
@@ -116,11 +124,11 @@ class _Reader:
         else:
             raise _UnknownError
 
-    def _add(self, node: fx.Node, work: ChangeLayer | Function, given: tuple[int, ...], *, edits: bool = False) -> None:
+    def _add(self, node: fx.Node, layer: ChangeLayer, given: tuple[int, ...], *, edits: bool = False) -> None:
         if edits:
             self._edited.append(given[0])
         self._numbers[node] = len(self._operations)
-        self._operations.append(Operation(work, given))
+        self._operations.append(Operation(layer, given))
 
     def _of(self, arguments: Any) -> tuple[int, ...]:
         """The numbers of arguments that are all maps."""

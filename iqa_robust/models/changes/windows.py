@@ -40,28 +40,41 @@ def _spans(starts: Sequence[Sequence[int]], lengths: Sequence[int], size: int) -
     return [min(start, size - length) for start in first], length
 
 
-def cut(maps: torch.Tensor, windows: Windows) -> torch.Tensor:
-    """The contents (N, C, height, width) of the windows of maps (N, C, H, W), channels last; the maps if covered.
+def cut(maps: torch.Tensor, windows: Windows, rows: Sequence[int] | None = None) -> torch.Tensor:
+    """The contents (n, C, height, width) of the windows of maps (N, C, H, W), channels last: of all or of some rows.
 
-    Slice by slice: on a CPU that takes a fraction of gathering by indices.
+    Where windows cover the maps, the maps themselves. Slice by slice: on a CPU that takes a fraction of gathering by
+    indices.
     """
     if windows.cover(maps):
-        return maps
-    pieces = _empty(maps, windows.height, windows.width)
-    for row, (top, left) in enumerate(zip(windows.top, windows.left, strict=True)):
-        pieces[row] = _part(maps, row, top, left, windows.height, windows.width)
+        return maps if rows is None else maps[rows]
+    chosen = range(len(maps)) if rows is None else rows
+    pieces = _empty(maps, len(chosen), windows.height, windows.width)
+    for place, row in enumerate(chosen):
+        pieces[place] = part_of(maps, windows, row)
     return pieces
 
 
 def paste(maps: torch.Tensor, windows: Windows, pieces: torch.Tensor, rows: Sequence[int] | None = None) -> None:
-    """Write pieces (N, C, height, width) into the windows of maps (N, C, H, W), in place: all or those of some rows."""
-    for row in range(len(maps)) if rows is None else rows:
-        _part(maps, row, windows.top[row], windows.left[row], windows.height, windows.width).copy_(pieces[row])
+    """Write pieces (n, C, height, width) into the windows of maps (N, C, H, W), in place: of all or of some rows."""
+    for place, row in enumerate(range(len(maps)) if rows is None else rows):
+        part_of(maps, windows, row).copy_(pieces[place])
 
 
-def overlay(maps: torch.Tensor, top: Sequence[int], left: Sequence[int], pieces: torch.Tensor) -> torch.Tensor:
-    """The maps (N, C, H, W) with pieces (N, C, h, w) written into them, in place; what lies outside is left out."""
-    (height, width), (high, wide) = maps.shape[-2:], pieces.shape[-2:]
+def part_of(maps: torch.Tensor, windows: Windows, row: int) -> torch.Tensor:
+    """The contents (C, height, width) of one window, as a view."""
+    return _part(maps, row, windows.top[row], windows.left[row], windows.height, windows.width)
+
+
+def laid_out(pieces: torch.Tensor, top: Sequence[int], left: Sequence[int], height: int, width: int) -> torch.Tensor:
+    """Maps (N, C, height, width) of zeros, but for pieces (N, C, h, w) at these places; what lies outside is left out.
+
+    The pieces themselves, where they are such maps.
+    """
+    high, wide = pieces.shape[-2:]
+    if (high, wide) == (height, width) and not any(top) and not any(left):
+        return pieces
+    maps = _empty(pieces, len(pieces), height, width).zero_()
     for row, (y, x) in enumerate(zip(top, left, strict=True)):
         rows, columns = min(y + high, height) - max(y, 0), min(x + wide, width) - max(x, 0)
         if rows > 0 and columns > 0:
@@ -70,18 +83,16 @@ def overlay(maps: torch.Tensor, top: Sequence[int], left: Sequence[int], pieces:
     return maps
 
 
-def laid_out(pieces: torch.Tensor, top: Sequence[int], left: Sequence[int], height: int, width: int) -> torch.Tensor:
-    """Maps (N, C, height, width) of zeros, but for pieces (N, C, h, w) at these places; what lies outside is left out.
-
-    The pieces themselves, where they are such maps.
-    """
-    if pieces.shape[-2:] == (height, width) and not any(top) and not any(left):
-        return pieces
-    return overlay(_empty(pieces, height, width).zero_(), top, left, pieces)
+def placed(pieces: torch.Tensor, own: Windows, windows: Windows) -> torch.Tensor:
+    """Contents (N, C, height, width) of windows in maps of zeros, but for pieces in windows of their `own`."""
+    top, left = (
+        [a - b for a, b in zip(*pair, strict=True)] for pair in ((own.top, windows.top), (own.left, windows.left))
+    )
+    return laid_out(pieces, top, left, windows.height, windows.width)
 
 
-def _empty(like: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    shape = (*like.shape[:2], height, width)
+def _empty(like: torch.Tensor, count: int, height: int, width: int) -> torch.Tensor:
+    shape = (count, like.shape[1], height, width)
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
