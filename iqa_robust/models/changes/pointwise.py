@@ -20,7 +20,7 @@ ACTIVATIONS = (
 
 def is_pointwise(layer: nn.Module) -> bool:
     """Whether a layer is such a one in evaluation mode."""
-    if isinstance(layer, nn.BatchNorm2d):
+    if type(layer) is nn.BatchNorm2d:
         return layer.track_running_stats
     return isinstance(layer, Pointwise) or type(layer) in ACTIVATIONS
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import torch
+from torch import nn
 
 from iqa_robust.models.changes.layers import maps_of
 from iqa_robust.models.changes.maps import Maps
@@ -41,25 +42,35 @@ class ChangeScorer:
                 break
         return steps
 
+    @cached_property
+    def _weighed(self) -> frozenset[int]:
+        """The taps where a gate or a denoising block stands."""
+        return frozenset(number for number in self.network.taps() if self.network.weighs(number))
+
+    @cached_property
+    def _pooled(self) -> frozenset[int]:
+        """The others."""
+        return frozenset(self.network.taps()) - self._weighed
+
+    @cached_property
+    def _rest(self) -> list[nn.Module]:
+        """The steps after these, which the network computes whole."""
+        return self.network.steps()[len(self.steps) :]
+
     def __call__(self, x: torch.Tensor, memory: Memory) -> torch.Tensor:
         """Scores (N,), up to rounding, of images (N, 3, H, W) that were announced to the memory."""
-        network, maps = self.network, _image(x, memory)
-        taps, statistics = network.taps(), list[torch.Tensor]()
+        maps, statistics = _image(x, memory), list[torch.Tensor]()
         for number, step in enumerate(self.steps):
             maps = _through(step, number, maps, memory)
-            if network.weighs(number):
-                return self._rest(number, maps.now().clone(), statistics)
-            if number in taps:
+            if number in self._pooled:
                 statistics.append(mean_and_std(maps, memory, (number, "moments")))
-        first = len(self.steps)
-        if first < len(network.steps()):
-            return self._rest(first, network.steps()[first](maps.now().clone()), statistics)
-        return network.score_features(torch.cat(statistics, dim=1))
-
-    def _rest(self, number: int, made: torch.Tensor, statistics: list[torch.Tensor]) -> torch.Tensor:
-        """Scores from what the step of this number made, and the statistics of the taps before it."""
-        pooled = self.network.features_from(number, made)
-        return self.network.score_features(torch.cat([*statistics, pooled], dim=1))
+        last = len(self.steps) - 1
+        if self._rest or last not in self._pooled:
+            number, whole = last, maps.now().clone()  # what is remembered is not to be edited
+            if last not in self._weighed:
+                number, whole = last + 1, self._rest[0](whole)
+            statistics.append(self.network.features_from(number, whole))
+        return self.network.score_features(torch.cat(statistics, dim=1))
 
 
 def _image(x: torch.Tensor, memory: Memory) -> Maps:

@@ -116,7 +116,9 @@ class _Reader:
 
     def _read_call(self, node: fx.Node) -> None:
         if node.target in RELU:
-            self._add(node, Rectifier(rounded=self._rounded), self._of(node.args), edits=bool(node.kwargs.get("inplace")))
+            self._add(
+                node, Rectifier(rounded=self._rounded), self._of(node.args), edits=bool(node.kwargs.get("inplace"))
+            )
         elif node.target in ADDED and not node.kwargs:
             self._add(node, Sum(), self._of(node.args), edits=node.target is operator.iadd)
         elif node.target is torch.cat and (node.args[1:] == (1,) or node.kwargs == {"dim": 1}):

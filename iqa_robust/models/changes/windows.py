@@ -50,8 +50,8 @@ def cut(maps: torch.Tensor, windows: Windows, rows: Sequence[int] | None = None)
         return maps if rows is None else maps[rows]
     chosen = range(len(maps)) if rows is None else rows
     pieces = _empty(maps, len(chosen), windows.height, windows.width)
-    for place, row in enumerate(chosen):
-        pieces[place] = part_of(maps, windows, row)
+    for piece, row in zip(pieces.unbind(), chosen, strict=True):
+        piece.copy_(part_of(maps, windows, row))
     return pieces
 
 
