@@ -118,6 +118,36 @@ def test_memory_that_runs_out_is_no_verdict(monkeypatch: pytest.MonkeyPatch, tmp
     assert len(list(tmp_path.rglob("*.note"))) == 1
 
 
+@pytest.mark.parametrize(
+    ("rounding", "of_changes", "wanted"), [(1.0, 0.0, "bf16"), (0.0, 0.03, "mixed"), (0.0, 0.0, "fp32")]
+)
+def test_changes_alone_are_rounded_where_scores_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, rounding: float, of_changes: float, wanted: str
+) -> None:
+    _bf16_pays(monkeypatch)
+    monkeypatch.setattr(precision, "ROUNDING", rounding)
+    monkeypatch.setattr(precision, "ROUNDING_OF_CHANGES", of_changes)
+    chosen = decide(models.create("compact"), _batch(side=96))
+    assert chosen.queries == wanted
+    assert ("where changes alone are rounded" in chosen.reason) == (rounding == 0)
+
+
+def test_a_model_that_cannot_score_changes_is_searched_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    _bf16_pays(monkeypatch)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(0))
+    monkeypatch.setattr(precision, "ROUNDING", 0.0)
+    chosen = decide(models.wrap(net), _batch())
+    assert chosen.queries == "fp32"
+    assert "changes alone" not in chosen.reason
+
+
+def _bf16_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes take a second in float32 and half of that in bfloat16, whatever the machine."""
+    seconds = iter([1.0, 0.5, 1.0, 0.5])
+    monkeypatch.setattr(precision, "_seconds", lambda work, device: next(seconds))
+
+
 def test_a_lack_of_memory_is_not_taken_for_a_lack_of_bfloat16() -> None:
     class Large(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

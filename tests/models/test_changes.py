@@ -14,13 +14,14 @@ from torch.nn import functional as F
 
 from iqa_robust import models
 from iqa_robust.models.base import IQAModel, ModelInfo, with_score_range
-from iqa_robust.models.changes.layers import Convolution, Rectifier, maps_of
+from iqa_robust.models.changes.convolution import Convolution
+from iqa_robust.models.changes.layers import maps_of
 from iqa_robust.models.changes.memory import Kept, Memory
 from iqa_robust.models.changes.moments import mean_and_std
 from iqa_robust.models.changes.reach import Reach
 from iqa_robust.models.changes.scorer import ChangeScorer
 from iqa_robust.models.changes.trace import traced
-from iqa_robust.models.changes.windows import Windows, cut, hull, laid_out, paste, placed
+from iqa_robust.models.changes.windows import Windows, covering, cut, hull, laid_out, paste, placed
 from iqa_robust.models.compact import CompactNetwork
 from iqa_robust.models.pooling import mean_and_std as whole_mean_and_std
 from iqa_robust.models.prepared import prepare
@@ -105,10 +106,6 @@ class Branching(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         wide, narrow = self.wide(x), self.narrow(x)
         return torch.cat([torch.relu(wide + narrow), narrow], 1)
-
-
-def _everywhere(maps: torch.Tensor) -> Windows:
-    return Windows([0] * len(maps), [0] * len(maps), *maps.shape[-2:])
 
 
 def _seeded(make: type[nn.Module], *args: object, **kwargs: object) -> nn.Module:
@@ -199,7 +196,7 @@ def test_the_change_of_a_convolution_is_that_of_the_whole(data: st.DataObject) -
         made, maps_of(Kept(old, cut(new, windows) - cut(old, windows), windows))
     )
     # Float32 sums of at most 50 values.
-    torch.testing.assert_close(made + placed(change, where, _everywhere(made)), layer(new), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(made + placed(change, where, covering(made)), layer(new), rtol=1e-5, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=100)

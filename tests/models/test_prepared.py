@@ -82,6 +82,12 @@ def test_bfloat16_twin_points_where_the_model_does(name: str) -> None:
     torch.testing.assert_close(twin(x), model(x), rtol=0, atol=0.01 * spread)
 
 
+@pytest.mark.parametrize("name", ["compact", "trunk-regressor"])
+def test_a_mixed_twin_scores_whole_images_in_float32(name: str) -> None:
+    model, x = models.create(name), torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(prepare(model, "mixed", x[:1])(x), prepare(model, "fp32", x[:1])(x))
+
+
 def test_model_is_left_as_it_was() -> None:
     model = _model()
     before = copy.deepcopy(model.state_dict())

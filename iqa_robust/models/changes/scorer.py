@@ -12,7 +12,7 @@ from iqa_robust.models.changes.maps import Maps
 from iqa_robust.models.changes.memory import Kept, Memory
 from iqa_robust.models.changes.moments import mean_and_std
 from iqa_robust.models.changes.trace import GIVEN, Step, traced
-from iqa_robust.models.changes.windows import Windows, cut
+from iqa_robust.models.changes.windows import covering, cut
 from iqa_robust.models.score_network import ScoreNetwork
 
 IMAGE = "image"
@@ -78,7 +78,7 @@ def _image(x: torch.Tensor, memory: Memory) -> Maps:
     if old is None:
         kept = Kept(x.clone(memory_format=torch.channels_last))
     elif memory.windows is None:
-        kept = Kept(old.values, x - old.values, Windows([0] * len(x), [0] * len(x), *x.shape[-2:]))
+        kept = Kept(old.values, x - old.values, covering(x))
     else:
         kept = Kept(old.values, cut(x, memory.windows) - cut(old.values, memory.windows), memory.windows)
     memory.remember(IMAGE, kept)

@@ -11,16 +11,12 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from iqa_robust.models.changes.layers import (
-    ChangeLayer,
-    Concatenation,
-    Convolution,
-    Elementwise,
-    Pool,
-    Rectifier,
-    Sum,
-)
+from iqa_robust.models.changes.convolution import Convolution
+from iqa_robust.models.changes.elementwise import Elementwise, Rectifier
+from iqa_robust.models.changes.joins import Concatenation, Sum
+from iqa_robust.models.changes.layers import ChangeLayer
 from iqa_robust.models.changes.pointwise import Pointwise, edits, harmless, is_pointwise
+from iqa_robust.models.changes.pool import Pool
 from iqa_robust.models.max_pool import MaxPool2d
 
 GIVEN = -1

@@ -21,7 +21,7 @@ class Windows(NamedTuple):
         return (self.height, self.width) == tuple(maps.shape[-2:])
 
 
-def all_of(maps: torch.Tensor) -> Windows:
+def covering(maps: torch.Tensor) -> Windows:
     """Windows that cover maps (N, C, H, W)."""
     return Windows([0] * len(maps), [0] * len(maps), *maps.shape[-2:])
 
