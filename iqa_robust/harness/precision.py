@@ -81,7 +81,7 @@ def choose_precision(asked: str, model: IQAModel, batch: Batch | None) -> Precis
     if asked == "auto":
         return FP32 if batch is None else _measured(model, batch)
     if asked not in PRECISIONS:
-        raise ContractError(f"precision: expected auto, {' or '.join(PRECISIONS)}, got {asked!r}.")
+        raise ContractError(f"precision: expected one of auto, {', '.join(PRECISIONS)}, got {asked!r}.")
     return Precision(asked, asked, "as asked for")
 
 

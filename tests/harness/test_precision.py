@@ -211,5 +211,5 @@ def test_evaluate_searches_in_the_asked_precision_and_scores_in_float32() -> Non
 
 
 def test_evaluate_refuses_an_unknown_precision() -> None:
-    with pytest.raises(ContractError, match=r"^precision: expected auto, fp32 or bf16, got 'fp8'\.$"):
+    with pytest.raises(ContractError, match=r"^precision: expected one of auto, fp32, mixed, bf16, got 'fp8'\.$"):
         ir.evaluate("compact", ir.datasets.create("photos", limit=1), "fgsm", precision="fp8")

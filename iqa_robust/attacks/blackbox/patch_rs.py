@@ -71,7 +71,8 @@ class PatchRS(Attack):
             farthest = int(FARTHEST * (tries - query) / tries * max(H, W))
             if query % self.move_period == 0 and farthest > 0 and max(H, W) > side:
                 step = (place * (2 * farthest + 1)).long() - farthest
-                return (patch, torch.minimum((corner + step).clamp_min(0), room)), None
+                moved = torch.minimum((corner + step).clamp_min(0), room)
+                return (patch, moved), around([(at[:, 0], at[:, 1]) for at in (corner, moved)], side, H, W)
             inner = self._inner(query, tries, side)
             top, left = (place * (side - inner + 1)).long().clamp(max=side - inner).unbind(1)
             here = window(top, left, inner, side, side)

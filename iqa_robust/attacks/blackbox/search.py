@@ -49,12 +49,12 @@ def random_search(
         state: the first candidates, edited in place.
         render: images (n, 3, H, W) of some states, given with the indices (n,) of their images.
         propose: new candidates from the number of the try, the best states, which it leaves as they are, and the
-            indices of their images; and the windows outside of which their images are as before, or None.
+            indices of their images; and the windows outside of which their images are as before: always, or never.
         tries: evaluations an image may use, the first candidate's among them.
     """
     everyone = torch.arange(len(state[0]), device=state[0].device)
     value = torch.full((len(everyone),), -torch.inf, device=everyone.device)
-    memory = Memory()
+    memory: Memory | None = Memory()
     for i in range(tries):
         index = running(objective)
         if len(index) == 0:
@@ -64,10 +64,12 @@ def random_search(
         windows = None
         if i > 0:
             trial, windows = propose(i - 1, trial, index)
-        memory.propose(index, windows)
+            memory = None if windows is None else memory  # where all changes, scores of the whole are faster
+        if memory is not None:
+            memory.propose(index, windows)
         reached = objective(render(trial, index), None if everyone_runs else index, memory)
         wins = reached > value[index]
-        if i > 0:  # the first candidates are where the search begins, whatever they reach
+        if i > 0 and memory is not None:  # the first candidates are where the search begins, whatever they reach
             memory.settle(wins)
         better = wins.nonzero().squeeze(1)
         winners = index[better]
