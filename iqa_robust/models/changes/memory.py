@@ -55,7 +55,7 @@ class Kept:
 
     def select(self, rows: torch.Tensor) -> Kept:
         """The values of some images."""
-        return type(self)(self.values.index_select(0, rows))
+        return type(self)(self.values[rows])  # which keeps the order of memory
 
     def settle(self, rows: Sequence[int]) -> None:
         """Keep the values that some images have in this call."""
