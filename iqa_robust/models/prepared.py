@@ -86,7 +86,9 @@ class PreparedModel(IQAModel):
         self.info = model.info
         self.precision = precision
         self.training = False
-        self._by_changes = None if network is None else ChangeScorer(network, rounded=precision != "fp32")
+        self._by_changes: ChangeScorer | None = None
+        if network is not None:  # what it leaves to the network is float32, and the whole is faster in bfloat16
+            self._by_changes = ChangeScorer(network, rounded=precision != "fp32", partial=precision != "bf16")
 
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
         """Scores (N,), float32."""
@@ -95,6 +97,7 @@ class PreparedModel(IQAModel):
 
     def score_changed(self, x: torch.Tensor, ref: torch.Tensor | None, memory: Memory) -> torch.Tensor:
         """Scores (N,), float32. On a CPU, a network of ours computes what the announced windows reach, and no more."""
-        if self._by_changes is None or x.device.type != "cpu":
+        scorer = self._by_changes
+        if scorer is None or x.device.type != "cpu" or not scorer.serves(x):
             return self(x, ref)
-        return self._by_changes(x, memory)
+        return scorer(x, memory)

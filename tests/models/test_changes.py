@@ -96,6 +96,53 @@ class Overwriting(nn.Module):
         return self.relu(made) + made
 
 
+class Adding(nn.Module):
+    """Adds to what its parent goes on to use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x += self.convolution(x)
+        return x
+
+
+class Reusing(nn.Module):
+    """Reads its maps after a part of it has edited them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.part = nn.Conv2d(3, 4, 3, padding=1), Adding()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = self.convolution(x)
+        return torch.cat([made, self.part(made)], 1)
+
+
+class Asking(nn.Module):
+    """Does something else when it is traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.convolution(x) * 0.5 if isinstance(x, torch.Tensor) else self.convolution(x)
+
+
+class Spreading(nn.Module):
+    """Adds a map of one position to all positions, for images of 64 pixels; and the other way around."""
+
+    def __init__(self, *, first: bool) -> None:
+        super().__init__()
+        self.convolution, self.pool, self.first = nn.Conv2d(3, 4, 3, padding=1), nn.AvgPool2d(64), first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = self.convolution(x)
+        return self.pool(made) + made if self.first else made + self.pool(made)
+
+
 class Branching(nn.Module):
     """Two branches, one of which reaches farther, summed and put side by side."""
 
@@ -169,7 +216,7 @@ def _steps(twin: IQAModel, x: torch.Tensor) -> list[str]:
     with torch.no_grad():
         twin.score_changed(x, None, Memory())
     scorer = twin._by_changes
-    assert isinstance(scorer, ChangeScorer)
+    assert isinstance(scorer, ChangeScorer) and scorer.serves(x)
     return [type(step).__name__ for step, _ in zip(scorer.network.steps(), scorer.steps, strict=False)]
 
 
@@ -256,6 +303,8 @@ def test_pieces_laid_out_over_edges() -> None:
         (Mirroring(), False),
         (Squeezing(), False),
         (Overwriting(), False),
+        (Reusing(), False),
+        (nn.Sequential(nn.Conv2d(3, 4, 1), Adding()), True),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -375,6 +424,7 @@ def test_what_a_window_does_not_reach_is_not_computed() -> None:
     x, memory, seen = _images(2, 64), Memory(), list[tuple[int, ...]]()
     with torch.no_grad():
         memory.propose(torch.arange(2), None)
+        assert scorer.serves(x)
         scorer(x, memory)
         for step in scorer.steps:
             layer = step.operations[0].layer
@@ -384,6 +434,38 @@ def test_what_a_window_does_not_reach_is_not_computed() -> None:
         scorer(x, memory)
     # The second gets what the first changes, a ring of one position more.
     assert seen == [(2, 3, 4, 4), (2, 4, 6, 6)]
+
+
+def test_a_step_that_is_traced_wrongly_is_computed_whole() -> None:
+    x = _images(2, 64)
+    twin = _twin(_seeded(Row, nn.Conv2d(3, 3, 3), Asking(), nn.Conv2d(4, 2, 1)), x)
+    assert _steps(twin, x) == ["Conv2d"]
+    _same(twin, x, [30, 8, 3, 20, 5, 8], scale=1.0)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_map_of_one_position_changes_all(first: bool) -> None:
+    x = _images(2, 64)
+    twin = _twin(_seeded(Row, Spreading(first=first), nn.Conv2d(4, 2, 1)), x)
+    assert len(_steps(twin, x)) == 2
+    _same(twin, x, [30, 8, 3, 20, 5, 8], scale=1.0)
+
+
+def test_steps_after_the_last_tap_are_left_out() -> None:
+    class Early(Row):
+        def taps(self) -> list[int]:
+            return [0]
+
+    x = _images(2, 64)
+    _same(_twin(_seeded(Early, nn.Conv2d(3, 2, 3), nn.ReLU()), x), x, [8, 3, 20], scale=1.0)
+
+
+def test_rounded_twins_that_cannot_pass_all_changes_on_round_the_whole() -> None:
+    x, memory = _images(2, 96), Memory()
+    twin = prepare(models.wrap(_seeded(TrunkNetwork, backbone="mobilenet_v3_small")), "bf16", x[:1])
+    with torch.no_grad():
+        assert torch.equal(twin.score_changed(x, None, memory), twin(x))
+    assert not memory.maps
 
 
 def test_models_that_remember_nothing_score_as_ever() -> None:

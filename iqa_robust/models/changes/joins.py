@@ -9,7 +9,7 @@ import torch
 from iqa_robust.models.changes.layers import ChangeLayer, Remembered, changes_of
 from iqa_robust.models.changes.maps import Maps
 from iqa_robust.models.changes.memory import Memory
-from iqa_robust.models.changes.windows import Windows, hull, placed
+from iqa_robust.models.changes.windows import Windows, covering, hull, placed
 
 
 class Sum(Remembered):
@@ -20,7 +20,9 @@ class Sum(Remembered):
         return given[0] + given[1]
 
     def change(self, made: torch.Tensor, *given: Maps) -> tuple[torch.Tensor, Windows]:
-        """In windows that hold those of both."""
+        """In windows that hold those of both; everywhere, where one map is a single position and spread over the other."""
+        if given[0].size != given[1].size:
+            return given[0].now() + given[1].now() - made, covering(made)
         windows, (one, other) = _together(given)
         return one + other, windows
 

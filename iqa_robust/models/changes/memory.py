@@ -32,7 +32,7 @@ class Memory:
         self._index, self.windows = index, windows
 
     def settle(self, won: torch.Tensor) -> None:
-        """Keep those images of the last call that are marked (n,), bool."""
+        """Keep those images of the last call that are marked (n,), bool; at most once per call."""
         if not self.maps:  # a GPU would be waited for
             return
         rows = won.nonzero().squeeze(1).tolist()

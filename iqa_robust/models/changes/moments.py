@@ -14,7 +14,8 @@ from iqa_robust.models.pooling import FLOOR
 def mean_and_std(maps: Maps, memory: Memory, name: Hashable) -> torch.Tensor:
     """Means and standard deviations (N, 2C), as `pooling.mean_and_std` gives them up to rounding.
 
-    Remembered are a point near the mean, the sum of the distances from it, and of their squares.
+    Remembered are a point near the mean, the sum of the distances from it, and of their squares, in float64: of a
+    channel that is nearly constant the deviation is the root of a small difference.
     """
     count, old = maps.size[0] * maps.size[1], memory.maps.get(name)
     if old is None or maps.change is None:
@@ -30,13 +31,13 @@ def mean_and_std(maps: Maps, memory: Memory, name: Hashable) -> torch.Tensor:
         state = old.values + moved
     rest, squares = state[:, 1] / count, state[:, 2] / count
     deviation = (squares - rest.square()).clamp_min_(0).add_(FLOOR).sqrt_()
-    return torch.cat([point + rest, deviation], dim=1)
+    return torch.cat([point + rest, deviation], dim=1).float()
 
 
 def _sums(maps: torch.Tensor) -> torch.Tensor:
-    """(N, C) of (N, C, H, W), along memory in channels-last order."""
-    return maps.permute(0, 2, 3, 1).flatten(1, 2).sum(dim=1)
+    """(N, C), float64, of (N, C, H, W), along memory in channels-last order."""
+    return maps.permute(0, 2, 3, 1).flatten(1, 2).sum(dim=1, dtype=torch.float64)
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:
-    return values[:, :, None, None]
+    return values[:, :, None, None].float()

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from iqa_robust.models.changes.convolution import Convolution
 from iqa_robust.models.changes.layers import maps_of
 from iqa_robust.models.changes.maps import Maps
 from iqa_robust.models.changes.memory import Kept, Memory
@@ -16,6 +17,8 @@ from iqa_robust.models.changes.windows import covering, cut
 from iqa_robust.models.score_network import ScoreNetwork
 
 IMAGE = "image"
+SAME = 1e-4
+"""Difference between what a step makes and what its layers make, as a share of its largest value: float32 sums."""
 
 
 class ChangeScorer:
@@ -25,22 +28,35 @@ class ChangeScorer:
     whole, by the network itself.
     """
 
-    def __init__(self, network: ScoreNetwork, *, rounded: bool) -> None:
-        """`network` is frozen and in evaluation mode. With `rounded`, convolutions take changes in bfloat16."""
-        self.network, self.rounded = network, rounded
+    def __init__(self, network: ScoreNetwork, *, rounded: bool, partial: bool = True) -> None:
+        """`network` is frozen and in evaluation mode. With `rounded`, convolutions take changes in bfloat16.
 
-    @cached_property
-    def steps(self) -> list[Step]:
-        """The steps that pass changes on, traced at first use."""
-        steps: list[Step] = []
+        Without `partial`, no score is taken by changes unless all steps pass them on.
+        """
+        self.network, self.rounded, self.partial = network, rounded, partial
+        self.steps: list[Step] = []
+        """The steps that pass changes on, found at first use."""
+        self._looked = False
+
+    def serves(self, x: torch.Tensor) -> bool:
+        """Whether anything is gained over scores of whole images (N, 3, H, W)."""
+        if not self._looked:
+            self._find_steps(x[:1])
+            self._looked = True
+        layers = [operation.layer for step in self.steps for operation in step.operations]
+        return any(isinstance(layer, Convolution) for layer in layers) and (self.partial or not self._rest)
+
+    @torch.no_grad()
+    def _find_steps(self, x: torch.Tensor) -> None:
+        maps = x.clone(memory_format=torch.channels_last)
         for number, step in enumerate(self.network.steps()):
-            found = traced(step, rounded=self.rounded)
-            if found is None:
+            found, made = traced(step, rounded=self.rounded), step(maps.clone())
+            if found is None or not _agrees(found, maps, made):
                 break
-            steps.append(found)
+            self.steps.append(found)
             if self.network.weighs(number):
                 break
-        return steps
+            maps = made
 
     @cached_property
     def _weighed(self) -> frozenset[int]:
@@ -57,15 +73,16 @@ class ChangeScorer:
         """The steps after these, which the network computes whole."""
         return self.network.steps()[len(self.steps) :]
 
+    @torch.no_grad()
     def __call__(self, x: torch.Tensor, memory: Memory) -> torch.Tensor:
-        """Scores (N,), up to rounding, of images (N, 3, H, W) that were announced to the memory."""
+        """Scores (N,), up to rounding, of images (N, 3, H, W) that were announced to the memory; see `serves`."""
         maps, statistics = _image(x, memory), list[torch.Tensor]()
         for number, step in enumerate(self.steps):
             maps = _through(step, number, maps, memory)
             if number in self._pooled:
                 statistics.append(mean_and_std(maps, memory, (number, "moments")))
         last = len(self.steps) - 1
-        if self._rest or last not in self._pooled:
+        if self._rest or last in self._weighed:
             number, whole = last, maps.now().clone()  # what is remembered is not to be edited
             if last not in self._weighed:
                 number, whole = last + 1, self._rest[0](whole)
@@ -83,6 +100,12 @@ def _image(x: torch.Tensor, memory: Memory) -> Maps:
         kept = Kept(old.values, cut(x, memory.windows) - cut(old.values, memory.windows), memory.windows)
     memory.remember(IMAGE, kept)
     return maps_of(kept)
+
+
+def _agrees(step: Step, given: torch.Tensor, made: torch.Tensor) -> bool:
+    """Whether the layers of a step make what it makes: one that looks at more than its maps may be traced wrongly."""
+    found = _through(step, 0, maps_of(Kept(given)), Memory()).now()
+    return found.shape == made.shape and bool((found - made).abs().max() <= SAME * made.abs().max())
 
 
 def _through(step: Step, number: int, given: Maps, memory: Memory) -> Maps:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +62,17 @@ def traced(step: nn.Module, *, rounded: bool) -> Step | None:
         return None
 
 
+class _Proxy(fx.Proxy):
+    """Tells `x += y`, which edits x, from `x = x + y`."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+
 class _Tracer(fx.Tracer):
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, Pointwise | MaxPool2d) or super().is_leaf_module(m, module_qualified_name)
 
@@ -75,7 +84,7 @@ class _Reader:
         self._inside, self._rounded = inside, rounded
         self._operations: list[Operation] = []
         self._numbers: dict[fx.Node, int] = {}
-        self._edited: list[int] = []
+        self._edited: list[tuple[int, int]] = []
 
     def read(self, graph: fx.Graph) -> Step:
         result = GIVEN
@@ -88,9 +97,10 @@ class _Reader:
                 self._read_module(node)
             else:
                 self._read_call(node)
-        uses = Counter(number for operation in self._operations for number in operation.given)
-        if any(uses[number] + (number == result) > 1 for number in self._edited):  # others would see the edit
-            raise _UnknownError
+        for place, number in self._edited:  # whoever looks there afterwards sees the edit
+            later = [source for operation in self._operations[place + 1 :] for source in operation.given]
+            if number in (*later, result):
+                raise _UnknownError
         return Step(tuple(self._operations), result)
 
     def _read_module(self, node: fx.Node) -> None:
@@ -124,7 +134,7 @@ class _Reader:
 
     def _add(self, node: fx.Node, layer: ChangeLayer, given: tuple[int, ...], *, edits: bool = False) -> None:
         if edits:
-            self._edited.append(given[0])
+            self._edited.append((len(self._operations), given[0]))
         self._numbers[node] = len(self._operations)
         self._operations.append(Operation(layer, given))
 
