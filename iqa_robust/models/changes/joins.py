@@ -20,7 +20,7 @@ class Sum(Remembered):
         return given[0] + given[1]
 
     def change(self, made: torch.Tensor, *given: Maps) -> tuple[torch.Tensor, Windows]:
-        """In windows that hold those of both; everywhere, where one map is a single position and spread over the other."""
+        """In windows that hold those of both; everywhere, where a map of one position is spread over the other."""
         if given[0].size != given[1].size:
             return given[0].now() + given[1].now() - made, covering(made)
         windows, (one, other) = _together(given)
