@@ -10,7 +10,7 @@ import torch
 
 from iqa_robust.attacks.blackbox.search import State, evaluations, random_search
 from iqa_robust.attacks.objectives import Objective
-from iqa_robust.models.changes.windows import Windows
+from iqa_robust.models.changes.windows import Windows, hull
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import Budget
 
@@ -67,17 +67,7 @@ def around(places: Sequence[tuple[torch.Tensor, torch.Tensor]], side: int, heigh
     """
     if places[0][0].device.type != "cpu":
         return None
-    (top, rows), (left, columns) = (
-        _hull(torch.stack([place[axis] for place in places]), side, size) for axis, size in ((0, height), (1, width))
-    )
-    return Windows(top, left, rows, columns)
-
-
-def _hull(starts: torch.Tensor, side: int, size: int) -> tuple[list[int], int]:
-    """Starts and common length of spans inside `size` that hold those of `side` at `starts` (k, n)."""
-    first = starts.amin(dim=0)
-    length = int((starts.amax(dim=0) - first).max()) + side
-    return first.clamp(max=size - length).tolist(), length
+    return hull([Windows(top.tolist(), left.tolist(), side, side) for top, left in places], height, width)
 
 
 def search_corners(

@@ -36,15 +36,16 @@ class ChangeScorer:
         self.network, self.rounded, self.partial = network, rounded, partial
         self.steps: list[Step] = []
         """The steps that pass changes on, found at first use."""
-        self._looked = False
+        self._gains: bool | None = None
 
     def serves(self, x: torch.Tensor) -> bool:
         """Whether anything is gained over scores of whole images (N, 3, H, W)."""
-        if not self._looked:
+        if self._gains is None:
             self._find_steps(x[:1])
-            self._looked = True
-        layers = [operation.layer for step in self.steps for operation in step.operations]
-        return any(isinstance(layer, Convolution) for layer in layers) and (self.partial or not self._rest)
+            layers = [operation.layer for step in self.steps for operation in step.operations]
+            passes_on = any(isinstance(layer, Convolution) for layer in layers)
+            self._gains = passes_on and (self.partial or not self._rest)
+        return self._gains
 
     @torch.no_grad()
     def _find_steps(self, x: torch.Tensor) -> None:
