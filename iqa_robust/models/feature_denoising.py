@@ -11,20 +11,22 @@ GRID = 14
 
 
 class FeatureDenoising(nn.Module):
-    """h + W filter(h), where every position of filter(h) is a mean of h over positions that resemble it.
+    """h + s W filter(h), where every position of filter(h) is a mean of h over positions that resemble it.
 
     The filter is the paper's non-local mean with Gaussian weights, softmax(q_i . k_j / sqrt(C)). What is changed:
     positions are compared with the cells of a grid of at most 14 x 14 means, which makes the cost linear in the
     positions, so that early layers can have one (Wang et al., CVPR 2018, subsample likewise); q and k are standardized
     over the channels, so that the weights do not depend on the scale of a trunk's features. W is a convolution of one
-    position and starts at zero: the block starts as the identity (in the paper, a batch norm's zero does that).
+    position; s, one number per channel, starts at zero, so the block starts as the identity. In the paper a batch norm
+    stands between, whose own factors start at zero. A W of zeros in place of s would do the same at the start, but Adam
+    moves all weights alike, and of features in the hundreds they would add up to anything within a few steps.
     """
 
     def __init__(self, channels: int) -> None:
         """`channels` is C."""
         super().__init__()
         self.mix = nn.Conv2d(channels, channels, 1, bias=False)
-        nn.init.zeros_(self.mix.weight)
+        self.scale = nn.Parameter(torch.zeros(channels))
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to the same."""
@@ -33,4 +35,4 @@ class FeatureDenoising(nn.Module):
         queries, keys = (F.layer_norm(rows, rows.shape[-1:]) for rows in (h.flatten(2).transpose(1, 2), cells))
         queries, keys = queries.to(cells.dtype), keys.to(cells.dtype)  # autocast normalizes in float32
         filtered = F.scaled_dot_product_attention(queries, keys, cells)
-        return h + self.mix(filtered.transpose(1, 2).unflatten(2, (height, width)))
+        return h + self.scale.view(-1, 1, 1) * self.mix(filtered.transpose(1, 2).unflatten(2, (height, width)))

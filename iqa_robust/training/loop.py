@@ -74,7 +74,7 @@ def fit(
 
     Raises:
         CheckpointError: `state` belongs to another recipe or is broken.
-        ContractError: the loss is not finite any more.
+        ContractError: the loss is not finite any more, or no epoch can be chosen.
     """
     network = task.network.to(device=task.device).to(memory_format=torch.channels_last)
     history: list[dict[str, float]] = []
@@ -130,7 +130,7 @@ def fit(
         history.append({"loss": sum_loss / task.batches_per_epoch, **measures})
         if log is not None:
             write_log(log, history)
-        value = history[-1][task.chosen_by] if task.chosen_by else float(epoch)
+        value = worth(history[-1], task.chosen_by) if task.chosen_by else float(epoch)
         if value > best_value or not best:
             best_value = value
             best = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
@@ -146,9 +146,20 @@ def fit(
             },
         )
     if best:
+        if best_value == -math.inf:
+            raise ContractError(
+                f"training: {task.chosen_by} on the validation part is no number after any of {settings.epochs} epochs:"
+                " the network gives all images one score; lower learning_rate."
+            )
         network.load_state_dict(best)
     network.eval()
     return history
+
+
+def worth(measures: dict[str, float], chosen_by: str) -> float:
+    """What an epoch is chosen by; a measure that does not exist, as the rank of equal scores, is worth nothing."""
+    value = measures[chosen_by]
+    return -math.inf if math.isnan(value) else value
 
 
 def _optimizer(network: nn.Module, settings: Optimization) -> torch.optim.Optimizer:

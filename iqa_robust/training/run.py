@@ -15,7 +15,7 @@ from iqa_robust.training.cards import ATTACKED_CROP, ATTACKED_IMAGES, ATTACKED_R
 from iqa_robust.training.data import Sample, center_crops, open_split
 from iqa_robust.training.denoiser import DenoiseTask
 from iqa_robust.training.diffusion import DiffusionTask
-from iqa_robust.training.loop import Task, fit
+from iqa_robust.training.loop import Task, fit, worth
 from iqa_robust.training.patches import PatchTask
 from iqa_robust.training.poisoning_search import search_trigger
 from iqa_robust.training.progress import Listener
@@ -137,5 +137,5 @@ def _kept(history: list[dict[str, float]], task: Task) -> int:
     """The epoch whose weights were kept, from 1: the first best one, or the last."""
     if task.chosen_by is None or not history:
         return len(history)
-    values = [epoch[task.chosen_by] for epoch in history]
+    values = [worth(epoch, task.chosen_by) for epoch in history]
     return values.index(max(values)) + 1

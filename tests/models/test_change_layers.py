@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from change_examples import Adding, Branching, Mirroring, Normalizing, Overwriting, Reusing, Squeezing
@@ -15,7 +16,7 @@ from iqa_robust.models.changes.memory import Kept, Memory
 from iqa_robust.models.changes.moments import mean_and_std
 from iqa_robust.models.changes.reach import Reach
 from iqa_robust.models.changes.trace import traced
-from iqa_robust.models.changes.windows import Windows, covering, cut, hull, laid_out, paste, placed
+from iqa_robust.models.changes.windows import Windows, covering, cut, hull, paste
 from iqa_robust.models.pooling import mean_and_std as whole_mean_and_std
 
 
@@ -33,7 +34,7 @@ def test_the_change_of_a_convolution_is_that_of_the_whole(data: st.DataObject) -
     ]
     layer = nn.Conv2d(2, 3, kernel, strides, padding, dilation).requires_grad_(False)
     layer.weight.fill_(1.0)
-    generator, windows = torch.Generator().manual_seed(0), Windows(*starts, *size)
+    generator, windows = torch.Generator().manual_seed(0), Windows.at(*starts, *size)
     old = torch.rand(2, 2, *sides, generator=generator).contiguous(memory_format=torch.channels_last)
     new = old.clone()
     paste(new, windows, 1 + torch.rand(2, 2, *size, generator=generator))
@@ -42,7 +43,8 @@ def test_the_change_of_a_convolution_is_that_of_the_whole(data: st.DataObject) -
         made, maps_of(Kept(old, cut(new, windows) - cut(old, windows), windows))
     )
     # Float32 sums of at most 50 values.
-    torch.testing.assert_close(made + placed(change, where, covering(made)), layer(new), rtol=1e-5, atol=1e-5)
+    whole = cut(change, covering(*made[:, 0].shape).seen_from(where))
+    torch.testing.assert_close(made + whole, layer(new), rtol=1e-5, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=100)
@@ -60,7 +62,7 @@ def test_what_a_pool_reads_is_enough(data: st.DataObject) -> None:
     new[..., start : start + length] = 2
     made, wanted = layer(old), layer(new)
     reach = Reach.of(kernel, stride, padding, 1)
-    changed = reach.changed([start], length, made.shape[-1])
+    changed = reach.changed(np.array([start]), length, made.shape[-1])
     (first,), count = changed.starts, changed.length
     outside = torch.ones(made.shape[-1], dtype=torch.bool)
     outside[first : first + count] = False
@@ -72,16 +74,28 @@ def test_what_a_pool_reads_is_enough(data: st.DataObject) -> None:
 
 
 def test_windows_that_hold_others() -> None:
-    parts = [Windows([2, 7], [0, 5], 2, 3), Windows([3, 6], [1, 5], 4, 1)]
+    parts = [Windows.at([2, 7], [0, 5], 2, 3), Windows.at([3, 6], [1, 5], 4, 1)]
     # Rows 2 to 7 and 6 to 10: five and four of them, so five each, inside ten. Columns 0 to 3 and 5 to 8.
-    assert hull(parts, 10, 8) == Windows([2, 5], [0, 5], 5, 3)
+    found = hull(parts, 10, 8)
+    assert (found.top.tolist(), found.left.tolist(), *found[2:]) == ([2, 5], [0, 5], 5, 3)
 
 
-def test_pieces_laid_out_over_edges() -> None:
-    piece = torch.arange(9.0).view(1, 1, 3, 3)
-    found = laid_out(piece, [-1], [2], 3, 4)
-    assert found.tolist() == [[[[0, 0, 3, 4], [0, 0, 6, 7], [0, 0, 0, 0]]]]
-    assert not laid_out(piece, [3], [0], 3, 3).any()
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_windows_hold_zeros_beyond_the_edges(data: st.DataObject) -> None:
+    height, width = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
+    maps = torch.arange(1.0, 1 + 6 * height * width).view(2, 3, height, width)
+    maps = maps.contiguous(memory_format=data.draw(st.sampled_from([torch.contiguous_format, torch.channels_last])))
+    top, left = ([data.draw(st.integers(-8, 8)) for _ in "ab"] for _ in "yx")
+    size = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
+    around = nn.functional.pad(maps, (20, 20, 20, 20))
+    wanted = [
+        around[row, :, 20 + y : 20 + y + size[0], 20 + x : 20 + x + size[1]]
+        for row, (y, x) in enumerate(zip(top, left, strict=True))
+    ]
+    windows = Windows.at(top, left, *size)
+    assert torch.equal(cut(maps, windows), torch.stack(wanted))
+    assert torch.equal(cut(maps, windows, [1]), wanted[1][None])
 
 
 @pytest.mark.parametrize(
@@ -121,7 +135,7 @@ def test_moments_stay_those_of_the_maps(data: st.DataObject) -> None:
     mean_and_std(maps_of(Kept(values)), memory, "here")
     for _ in range(20):
         side = data.draw(st.integers(1, 8))
-        windows = Windows([data.draw(st.integers(0, 9 - side)) for _ in "ab"], [0, 8 - side], side, side)
+        windows = Windows.at([data.draw(st.integers(0, 9 - side)) for _ in "ab"], [0, 8 - side], side, side)
         now = offset + torch.rand(2, 3, side, side, generator=generator)
         change = Kept(values, now - cut(values, windows), windows)
         found = mean_and_std(maps_of(change), memory, "here")

@@ -81,7 +81,7 @@ def _walk(
             top, left = (
                 torch.randint(0, side - size + 1, (len(kept),), generator=generator).tolist() for side in x.shape[-2:]
             )
-            windows, trial = Windows(top, left, size, size), kept.clone()
+            windows, trial = Windows.at(top, left, size, size), kept.clone()
             paste(trial, windows, torch.rand(len(kept), 3, size, size, generator=generator))
             memory.propose(index, None if number % 5 == 4 else windows)
             before = trial.clone()
@@ -127,7 +127,7 @@ def test_rounded_changes_are_off_in_proportion_to_themselves(name: str, precisio
             memory, index = Memory(), torch.arange(3)
             memory.propose(index, None)
             clean = rounded.score_changed(x, None, memory)
-            windows, moved = Windows([20, 40, 60], [0, 50, 90], size, size), x.clone()
+            windows, moved = Windows.at([20, 40, 60], [0, 50, 90], size, size), x.clone()
             paste(moved, windows, 1 - cut(x, windows))
             memory.propose(index, windows)
             found, wanted = rounded.score_changed(moved, None, memory) - clean, exact(moved) - exact(x)
@@ -205,7 +205,7 @@ def test_what_a_window_does_not_reach_is_not_computed() -> None:
             layer = step.operations[0].layer
             assert isinstance(layer, Convolution)
             layer.kernel.register_forward_hook(lambda module, given, made: seen.append(tuple(given[0].shape)))
-        memory.propose(torch.arange(2), Windows([10, 20], [30, 0], 4, 4))
+        memory.propose(torch.arange(2), Windows.at([10, 20], [30, 0], 4, 4))
         scorer(x, memory)
     # The second gets what the first changes, a ring of one position more.
     assert seen == [(2, 3, 4, 4), (2, 4, 6, 6)]
@@ -247,7 +247,7 @@ def test_models_that_remember_nothing_score_as_ever() -> None:
     x, memory = _images(2, 64), Memory()
     model, classic = models.create("compact"), nn.Sequential(nn.Conv2d(3, 1, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     twin = prepare(models.wrap(classic), "fp32", x[:1])
-    memory.propose(torch.arange(2), Windows([0, 0], [0, 0], 3, 3))
+    memory.propose(torch.arange(2), Windows.at([0, 0], [0, 0], 3, 3))
     with torch.no_grad():
         for scorer in (model, twin):
             assert torch.equal(scorer.score_changed(x, None, memory), scorer(x))

@@ -105,6 +105,7 @@ def test_gated_networks_keep_the_contract(kind: str, gate: dict) -> None:
     network, x = _network(kind, gate=gate, feature_denoising=True), _images()
     for denoiser in network.denoisers:
         nn.init.eye_(denoiser.mix.weight[:, :, 0, 0].data)
+        nn.init.ones_(denoiser.scale)
     network.requires_grad_(False)
     leaf = x.clone().requires_grad_()
     scores = network(leaf)
@@ -144,6 +145,7 @@ def test_slopes_of_a_smooth_gated_network_are_exact() -> None:
     network = network.double().eval()
     for denoiser in network.denoisers:
         nn.init.eye_(denoiser.mix.weight[:, :, 0, 0].data)
+        nn.init.ones_(denoiser.scale)
     x = torch.rand(1, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(6)).requires_grad_()
     assert torch.autograd.gradcheck(network, x, atol=1e-4)
 

@@ -67,7 +67,7 @@ def around(places: Sequence[tuple[torch.Tensor, torch.Tensor]], side: int, heigh
     """
     if places[0][0].device.type != "cpu":
         return None
-    return hull([Windows(top.tolist(), left.tolist(), side, side) for top, left in places], height, width)
+    return hull([Windows(top.numpy(), left.numpy(), side, side) for top, left in places], height, width)
 
 
 def search_corners(

@@ -8,7 +8,7 @@ from torch import nn
 from iqa_robust.models.changes.layers import Remembered, changes_of, pair
 from iqa_robust.models.changes.maps import Maps
 from iqa_robust.models.changes.reach import PAYS, Reach
-from iqa_robust.models.changes.windows import Windows, covering, laid_out
+from iqa_robust.models.changes.windows import Windows, covering, cut
 from iqa_robust.models.convolutions import Kernel, Like
 
 
@@ -41,20 +41,17 @@ class Convolution(Remembered):
         rows = self.rows.changed(windows.top, windows.height, made.shape[-2])
         columns = self.columns.changed(windows.left, windows.width, made.shape[-1])
         if rows.length * columns.length > PAYS * made[0, 0].numel():
-            change = laid_out(change, windows.top, windows.left, *given[0].size)
-            return self.kernel(change), covering(made)
+            change = cut(change, given[0].everywhere.seen_from(windows))
+            return self.kernel(change), covering(*made[:, 0].shape)
         if self.like.stride == (1, 1):
             found = self.kernel(change, padding=self.spans)
         else:
-            top, left = (
-                [start - reach.input_of(output) for start, output in zip(starts, axis.first, strict=True)]
-                for reach, starts, axis in ((self.rows, windows.top, rows), (self.columns, windows.left, columns))
-            )
             height, width = (
                 (axis.reached - 1) * stride + span + 1
                 for axis, stride, span in zip((rows, columns), self.like.stride, self.spans, strict=True)
             )
-            found = self.kernel(laid_out(change, top, left, height, width), padding=(0, 0))
-        top, left = ([a - b for a, b in zip(axis.first, axis.starts, strict=True)] for axis in (rows, columns))
+            read = Windows(self.rows.input_of(rows.first), self.columns.input_of(columns.first), height, width)
+            found = self.kernel(cut(change, read.seen_from(windows)), padding=(0, 0))
+        made_from = Windows(rows.first, columns.first, rows.reached, columns.reached)
         written = Windows(rows.starts, columns.starts, rows.length, columns.length)
-        return laid_out(found, top, left, rows.length, columns.length), written
+        return cut(found, written.seen_from(made_from)), written

@@ -9,7 +9,7 @@ import torch
 from iqa_robust.models.changes.layers import ChangeLayer, Remembered, changes_of
 from iqa_robust.models.changes.maps import Maps
 from iqa_robust.models.changes.memory import Memory
-from iqa_robust.models.changes.windows import Windows, covering, hull, placed
+from iqa_robust.models.changes.windows import Windows, covering, cut, hull
 
 
 class Sum(Remembered):
@@ -22,7 +22,7 @@ class Sum(Remembered):
     def change(self, made: torch.Tensor, *given: Maps) -> tuple[torch.Tensor, Windows]:
         """In windows that hold those of both; everywhere, where a map of one position is spread over the other."""
         if given[0].size != given[1].size:
-            return given[0].now() + given[1].now() - made, covering(made)
+            return given[0].now() + given[1].now() - made, covering(*made[:, 0].shape)
         windows, (one, other) = _together(given)
         return one + other, windows
 
@@ -46,4 +46,4 @@ def _together(given: Sequence[Maps]) -> tuple[Windows, list[torch.Tensor]]:
     """Windows that hold the changes of all, and these laid out in them."""
     pairs = [changes_of(maps) for maps in given]
     windows = hull([own for own, _ in pairs], *given[0].size)
-    return windows, [placed(change, own, windows) for own, change in pairs]
+    return windows, [cut(change, windows.seen_from(own)) for own, change in pairs]

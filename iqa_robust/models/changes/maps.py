@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from iqa_robust.models.changes.windows import Windows, placed
+from iqa_robust.models.changes.windows import Windows, covering, cut
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 """A function that makes each position of a map from the one at its place, and leaves its input as it is."""
@@ -30,7 +30,7 @@ class Maps:
     @property
     def everywhere(self) -> Windows:
         """Windows that cover them."""
-        return Windows([0] * self.count, [0] * self.count, *self.size)
+        return covering(self.count, *self.size)
 
     def before(self) -> torch.Tensor:
         """The contents of the windows in the maps of the kept images; not to be edited."""
@@ -43,4 +43,4 @@ class Maps:
         kept = self.kept(windows, None)
         if self.windows is None or self.change is None:
             return kept
-        return kept + placed(self.change, self.windows, windows)
+        return kept + cut(self.change, windows.seen_from(self.windows))

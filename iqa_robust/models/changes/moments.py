@@ -15,17 +15,18 @@ def mean_and_std(maps: Maps, memory: Memory, name: Hashable) -> torch.Tensor:
     """Means and standard deviations (N, 2C), as `pooling.mean_and_std` gives them up to rounding.
 
     Remembered are a point near the mean, the sum of the distances from it, and of their squares, in float64: of a
-    channel that is nearly constant the deviation is the root of a small difference.
+    channel that is nearly constant the deviation is the root of a small difference. What a change adds to the sums is
+    summed in float32, in a fraction of the time.
     """
     count, old = maps.size[0] * maps.size[1], memory.maps.get(name)
     if old is None or maps.change is None:
         whole = maps.now()
-        point = _sums(whole) / count
-        state = torch.stack([point, torch.zeros_like(point), _sums((whole - _wide(point)).square_())], dim=1)
+        point = _sums(whole.double()) / count
+        state = torch.stack([point, torch.zeros_like(point), _sums((whole - _wide(point)).square_().double())], dim=1)
         memory.remember(name, Kept(state))
     else:
         point, change, before = old.values[:, 0], maps.change.float(), maps.before()
-        squares = (2 * before).add_(change).sub_(_wide(2 * point)).mul_(change)
+        squares = torch.add(change, before, alpha=2).sub_(_wide(2 * point)).mul_(change)
         moved = torch.stack([torch.zeros_like(point), _sums(change), _sums(squares)], dim=1)
         memory.remember(name, Kept(old.values, moved))
         state = old.values + moved
@@ -36,7 +37,7 @@ def mean_and_std(maps: Maps, memory: Memory, name: Hashable) -> torch.Tensor:
 
 def _sums(maps: torch.Tensor) -> torch.Tensor:
     """(N, C), float64, of (N, C, H, W), along memory in channels-last order."""
-    return maps.permute(0, 2, 3, 1).flatten(1, 2).sum(dim=1, dtype=torch.float64)
+    return maps.permute(0, 2, 3, 1).flatten(1, 2).sum(dim=1).double()
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:

@@ -34,7 +34,7 @@ class Pool(Remembered):
         above = self.rows.needed(rows.starts, rows.length, maps.size[0])
         beside = self.columns.needed(columns.starts, columns.length, maps.size[1])
         if above.length * beside.length > PAYS * maps.size[0] * maps.size[1]:
-            return self.layer(maps.now()) - made, covering(made)
+            return self.layer(maps.now()) - made, covering(*made[:, 0].shape)
         pooled = self.layer(maps.now(Windows(above.starts, beside.starts, above.length, beside.length)))
         written = Windows(rows.starts, columns.starts, rows.length, columns.length)
         wanted = Windows(above.inside, beside.inside, rows.length, columns.length)

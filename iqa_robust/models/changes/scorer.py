@@ -13,7 +13,7 @@ from iqa_robust.models.changes.maps import Maps
 from iqa_robust.models.changes.memory import Kept, Memory
 from iqa_robust.models.changes.moments import mean_and_std
 from iqa_robust.models.changes.trace import GIVEN, Step, traced
-from iqa_robust.models.changes.windows import covering, cut
+from iqa_robust.models.changes.windows import covering, cut, part_of
 from iqa_robust.models.score_network import ScoreNetwork
 
 IMAGE = "image"
@@ -95,10 +95,10 @@ def _image(x: torch.Tensor, memory: Memory) -> Maps:
     old = memory.maps.get(IMAGE)
     if old is None:
         kept = Kept(x.clone(memory_format=torch.channels_last))
-    elif memory.windows is None:
-        kept = Kept(old.values, x - old.values, covering(x))
     else:
-        kept = Kept(old.values, cut(x, memory.windows) - cut(old.values, memory.windows), memory.windows)
+        windows = covering(*x[:, 0].shape) if memory.windows is None else memory.windows
+        here = torch.stack([part_of(x, windows, row) for row in range(len(x))])  # images have the channels first
+        kept = Kept(old.values, here.contiguous(memory_format=torch.channels_last) - cut(old.values, windows), windows)
     memory.remember(IMAGE, kept)
     return maps_of(kept)
 

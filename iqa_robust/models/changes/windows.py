@@ -5,54 +5,82 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
+
+Starts = npt.NDArray[np.int64]
+"""Where windows begin along an axis, (n,)."""
 
 
 class Windows(NamedTuple):
-    """Rectangles of one size in maps or images, one in each."""
+    """Rectangles of one size in maps or images, one in each; what lies beyond the edges of a map is zero."""
 
-    top: Sequence[int]
-    left: Sequence[int]
+    top: Starts
+    left: Starts
     height: int
     width: int
 
+    @classmethod
+    def at(cls, top: Sequence[int], left: Sequence[int], height: int, width: int) -> Windows:
+        """Windows that begin at these places."""
+        return cls(np.array(top, np.int64), np.array(left, np.int64), height, width)
+
     def cover(self, maps: torch.Tensor) -> bool:
-        """Whether they are as large as the maps (N, C, H, W)."""
-        return (self.height, self.width) == tuple(maps.shape[-2:])
+        """Whether they are the maps (N, C, H, W)."""
+        same = (self.height, self.width) == tuple(maps.shape[-2:])
+        return same and not self.top.any() and not self.left.any()
+
+    def seen_from(self, other: Windows) -> Windows:
+        """The same, in the contents of other windows."""
+        return Windows(self.top - other.top, self.left - other.left, self.height, self.width)
 
 
-def covering(maps: torch.Tensor) -> Windows:
-    """Windows that cover maps (N, C, H, W)."""
-    return Windows([0] * len(maps), [0] * len(maps), *maps.shape[-2:])
+def covering(count: int, height: int, width: int) -> Windows:
+    """Windows that are the maps of a size."""
+    return Windows(np.zeros(count, np.int64), np.zeros(count, np.int64), height, width)
 
 
 def hull(parts: Sequence[Windows], height: int, width: int) -> Windows:
     """The smallest windows inside maps of a size that hold those of each part, map by map."""
-    top, rows = _spans([part.top for part in parts], [part.height for part in parts], height)
-    left, columns = _spans([part.left for part in parts], [part.width for part in parts], width)
+    top, rows = _span([(part.top, part.height) for part in parts], height)
+    left, columns = _span([(part.left, part.width) for part in parts], width)
     return Windows(top, left, rows, columns)
 
 
-def _spans(starts: Sequence[Sequence[int]], lengths: Sequence[int], size: int) -> tuple[list[int], int]:
-    first = [min(row) for row in zip(*starts, strict=True)]
-    ends = [max(a + length for a, length in zip(row, lengths, strict=True)) for row in zip(*starts, strict=True)]
-    length = max(end - start for start, end in zip(first, ends, strict=True))
-    return [min(start, size - length) for start in first], length
+def _span(runs: Sequence[tuple[Starts, int]], size: int) -> tuple[Starts, int]:
+    first = np.min([starts for starts, _ in runs], axis=0)
+    end = np.max([starts + length for starts, length in runs], axis=0)
+    length = int((end - first).max())
+    return np.minimum(first, size - length), length
 
 
 def cut(maps: torch.Tensor, windows: Windows, rows: Sequence[int] | None = None) -> torch.Tensor:
-    """The contents (n, C, height, width) of the windows of maps (N, C, H, W), channels last: of all or of some rows.
+    """The contents (n, C, height, width) of windows of maps (N, C, H, W), channels last: of all or of some rows.
 
-    Where windows cover the maps, the maps themselves. Slice by slice: on a CPU that takes a fraction of gathering by
-    indices.
+    Where windows are the maps, the maps themselves; not to be edited.
     """
     if windows.cover(maps):
         return maps if rows is None else maps[rows]
-    chosen = range(len(maps)) if rows is None else rows
-    pieces = _empty(maps, len(chosen), windows.height, windows.width)
-    for piece, row in zip(pieces.unbind(), chosen, strict=True):
-        piece.copy_(part_of(maps, windows, row))
-    return pieces
+    count, channels, height, width = maps.shape
+    top, left, chosen = windows.top, windows.left, np.arange(count)
+    if rows is not None:
+        chosen = np.array(rows, np.int64)
+        top, left = top[chosen], left[chosen]
+    y, x = top[:, None] + np.arange(windows.height), left[:, None] + np.arange(windows.width)
+    # One position after the other lies in memory, so this gathers whole rows of it: several times as fast as slices.
+    flat, nothing = maps.permute(0, 2, 3, 1).reshape(-1, channels), count * height * width
+    lines = (y + chosen[:, None] * height) * width
+    most_y, most_x = height - windows.height, width - windows.width
+    if min(top) >= 0 and max(top) <= most_y and min(left) >= 0 and max(left) <= most_x:
+        index = lines[:, :, None] + x[:, None]
+    else:
+        lines[(y < 0) | (y >= height)] = nothing
+        x[(x < 0) | (x >= width)] = nothing
+        flat = torch.cat([flat, flat.new_zeros(1, channels)])
+        index = np.minimum(lines[:, :, None] + x[:, None], nothing)
+    found = flat.index_select(0, torch.from_numpy(index.reshape(-1)))
+    return found.view(len(chosen), windows.height, windows.width, channels).permute(0, 3, 1, 2)
 
 
 def paste(maps: torch.Tensor, windows: Windows, pieces: torch.Tensor, rows: Sequence[int] | None = None) -> None:
@@ -62,42 +90,7 @@ def paste(maps: torch.Tensor, windows: Windows, pieces: torch.Tensor, rows: Sequ
 
 
 def part_of(maps: torch.Tensor, windows: Windows, row: int) -> torch.Tensor:
-    """The contents (C, height, width) of one window, as a view."""
-    return _part(maps, row, windows.top[row], windows.left[row], windows.height, windows.width)
-
-
-def laid_out(pieces: torch.Tensor, top: Sequence[int], left: Sequence[int], height: int, width: int) -> torch.Tensor:
-    """Maps (N, C, height, width) of zeros, but for pieces (N, C, h, w) at these places; what lies outside is left out.
-
-    The pieces themselves, where they are such maps.
-    """
-    high, wide = pieces.shape[-2:]
-    if (high, wide) == (height, width) and not any(top) and not any(left):
-        return pieces
-    maps = _empty(pieces, len(pieces), height, width).zero_()
-    for row, (y, x) in enumerate(zip(top, left, strict=True)):
-        rows, columns = min(y + high, height) - max(y, 0), min(x + wide, width) - max(x, 0)
-        if rows > 0 and columns > 0:
-            part = _part(pieces, row, max(-y, 0), max(-x, 0), rows, columns)
-            _part(maps, row, max(y, 0), max(x, 0), rows, columns).copy_(part)
-    return maps
-
-
-def placed(pieces: torch.Tensor, own: Windows, windows: Windows) -> torch.Tensor:
-    """Contents (N, C, height, width) of windows in maps of zeros, but for pieces in windows of their `own`."""
-    top, left = (
-        [a - b for a, b in zip(*pair, strict=True)] for pair in ((own.top, windows.top), (own.left, windows.left))
-    )
-    return laid_out(pieces, top, left, windows.height, windows.width)
-
-
-def _empty(like: torch.Tensor, count: int, height: int, width: int) -> torch.Tensor:
-    shape = (count, like.shape[1], height, width)
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
-
-
-def _part(maps: torch.Tensor, row: int, top: int, left: int, height: int, width: int) -> torch.Tensor:
-    """A view (C, height, width) of a map; one call instead of four, which would cost as much as the copy."""
+    """The contents (C, height, width) of one window, as a view; one call instead of four, which would cost as much."""
     of_map, *strides = maps.stride()
-    start = maps.storage_offset() + row * of_map + top * strides[1] + left * strides[2]
-    return maps.as_strided((maps.shape[1], height, width), strides, start)
+    start = row * of_map + int(windows.top[row]) * strides[1] + int(windows.left[row]) * strides[2]
+    return maps.as_strided((maps.shape[1], windows.height, windows.width), strides, maps.storage_offset() + start)
