@@ -126,7 +126,7 @@ def decide(model: IQAModel, batch: Batch) -> Precision:
     gain, gain_queries = slopes["fp32"] / slopes["bf16"], passes["fp32"] / passes["bf16"]
     queries, more = "fp32", ""
     if worth and gain_queries >= PAYS:
-        changes = None if error <= ROUNDING else _moves_by_changes(twins["bf16"], x, ref)
+        changes = None if error <= ROUNDING else _moves_by_changes(model, x, ref)
         if error <= ROUNDING:
             queries = "bf16"
         elif changes is not None:
@@ -174,14 +174,15 @@ def _moves(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> torch.
 
 @torch.no_grad()
 def _moves_by_changes(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> torch.Tensor | None:
-    """The same by a model that scores images by what changed in them; None for another."""
+    """The same by a twin that scores images by what changed in them; None where there is none."""
+    twin = prepare(model, "mixed", x[:1], None if ref is None else ref[:1])
     memory, everyone = Memory(), torch.arange(len(x), device=x.device)
     memory.propose(everyone, None)
-    clean = model.score_changed(x, ref, memory)
+    clean = twin.score_changed(x, ref, memory)
     if not memory.maps:
         return None
     memory.propose(everyone, None)
-    return model.score_changed(_moved(x), ref, memory) - clean
+    return twin.score_changed(_moved(x), ref, memory) - clean
 
 
 def _error(exact: torch.Tensor, rounded: torch.Tensor) -> float:

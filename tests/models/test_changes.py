@@ -20,7 +20,7 @@ from iqa_robust.models.changes.memory import Memory
 from iqa_robust.models.changes.scorer import ChangeScorer
 from iqa_robust.models.changes.windows import Windows, cut, paste
 from iqa_robust.models.compact import CompactNetwork
-from iqa_robust.models.prepared import prepare
+from iqa_robust.models.prepared import FEWEST, prepare
 from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.models.trunk_regressor import TrunkNetwork
 
@@ -120,14 +120,14 @@ def test_scores_of_shipped_networks_are_those_of_the_whole(name: str) -> None:
 @pytest.mark.parametrize("precision", ["mixed", "bf16"])
 @pytest.mark.parametrize("name", ["compact", "trunk-regressor"])
 def test_rounded_changes_are_off_in_proportion_to_themselves(name: str, precision: str) -> None:
-    x = _images(3, 128, 160)
+    x = _images(FEWEST, 128, 160)
     exact, rounded = (prepare(models.create(name), kind, x[:1]) for kind in ("fp32", precision))
     with torch.no_grad():
         for size in (60, 8, 1):
-            memory, index = Memory(), torch.arange(3)
+            memory, index = Memory(), torch.arange(FEWEST)
             memory.propose(index, None)
             clean = rounded.score_changed(x, None, memory)
-            windows, moved = Windows.at([20, 40, 60], [0, 50, 90], size, size), x.clone()
+            windows, moved = Windows.at(range(0, 8 * FEWEST, 8), range(0, 12 * FEWEST, 12), size, size), x.clone()
             paste(moved, windows, 1 - cut(x, windows))
             memory.propose(index, windows)
             found, wanted = rounded.score_changed(moved, None, memory) - clean, exact(moved) - exact(x)
@@ -240,6 +240,20 @@ def test_rounded_twins_that_cannot_pass_all_changes_on_round_the_whole() -> None
     twin = prepare(models.wrap(_seeded(TrunkNetwork, backbone="mobilenet_v3_small")), "bf16", x[:1])
     with torch.no_grad():
         assert torch.equal(twin.score_changed(x, None, memory), twin(x))
+    assert not memory.maps
+
+
+def test_rounded_twins_score_few_images_whole() -> None:
+    """And forget the maps of those that have left; the others stay as they were."""
+    x, memory = _images(FEWEST, 64), Memory()
+    twin = prepare(models.create("compact"), "bf16", x[:1])
+    with torch.no_grad():
+        memory.propose(torch.arange(FEWEST), None)
+        twin.score_changed(x, None, memory)
+        assert memory.maps
+        memory.propose(torch.arange(1, FEWEST), Windows.at([0] * (FEWEST - 1), [0] * (FEWEST - 1), 3, 3))
+        assert torch.equal(twin.score_changed(x[1:], None, memory), twin(x[1:]))
+    memory.settle(torch.ones(FEWEST - 1, dtype=torch.bool))
     assert not memory.maps
 
 
