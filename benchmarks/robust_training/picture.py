@@ -16,7 +16,10 @@ import matplotlib.pyplot as plt
 from databases import DATABASES
 from results import records_of, systems
 
-DRAWN = ("clean", "at", "trades", "correlation", "nt", "cprl-a", "sort-mask-correlation", "wide-sort-mask-correlation")
+DRAWN = (
+    "clean", "at", "trades", "correlation", "correlation-4", "nt", "cprl-a", "wide-sort-mask-correlation",
+    "wide-sort-mask-correlation-4",
+)  # fmt: skip
 ATTACK = "score-reflection"
 
 
@@ -54,8 +57,8 @@ def main() -> None:
         ax.set_xticks([0, 1, 2, 4])
     axes[0][0].set_ylabel("SROCC under score reflection")
     labels = {label: line for ax in axes[0] for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(labels.values(), labels.keys(), loc="lower center", ncols=len(labels), frameon=False, fontsize=8)
-    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    figure.legend(labels.values(), labels.keys(), loc="lower center", ncols=5, frameon=False, fontsize=8)
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
     figure.savefig(given.to, metadata={"Date": None})
 
 
