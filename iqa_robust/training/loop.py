@@ -74,7 +74,7 @@ def fit(
 
     Raises:
         CheckpointError: `state` belongs to another recipe or is broken.
-        ContractError: the loss is not finite any more, or no epoch can be chosen.
+        ContractError: the loss is not finite any more.
     """
     network = task.network.to(device=task.device).to(memory_format=torch.channels_last)
     history: list[dict[str, float]] = []
@@ -146,11 +146,6 @@ def fit(
             },
         )
     if best:
-        if best_value == -math.inf:
-            raise ContractError(
-                f"training: {task.chosen_by} on the validation part is no number after any of {settings.epochs} epochs:"
-                " the network gives all images one score; lower learning_rate."
-            )
         network.load_state_dict(best)
     network.eval()
     return history
