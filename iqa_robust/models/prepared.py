@@ -17,8 +17,6 @@ from iqa_robust.models.score_network import ScoreNetwork
 
 PRECISIONS = ("fp32", "mixed", "bf16")
 """`mixed`: float32, and bfloat16 for what changes between the images of a search that announces it."""
-FEWEST = 8
-"""Images from which on changes take less time than whole images in bfloat16 (two cores with AMX, 224 x 224 pixels)."""
 
 
 def prepare(model: IQAModel, precision: str, x: torch.Tensor, ref: torch.Tensor | None = None) -> IQAModel:
@@ -90,7 +88,7 @@ class PreparedModel(IQAModel):
         self.training = False
         self._by_changes: ChangeScorer | None = None
         if network is not None:  # what it leaves to the network is float32, and the whole is faster in bfloat16
-            self._by_changes = ChangeScorer(network, rounded=precision != "fp32", partial=precision != "bf16")
+            self._by_changes = ChangeScorer(network, rounded=precision != "fp32", rivaled=precision == "bf16")
 
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
         """Scores (N,), float32."""
@@ -99,8 +97,8 @@ class PreparedModel(IQAModel):
 
     def score_changed(self, x: torch.Tensor, ref: torch.Tensor | None, memory: Memory) -> torch.Tensor:
         """Scores (N,), float32. On a CPU, a network of ours computes what the announced windows reach, and no more."""
-        scorer, few = self._by_changes, self.precision == "bf16" and len(x) < FEWEST
-        if scorer is None or x.device.type != "cpu" or few or not scorer.serves(x):
+        scorer = self._by_changes
+        if scorer is None or x.device.type != "cpu" or not scorer.serves(x):
             memory.maps.clear()  # images leave a search, so there may have been enough of them before
             return self(x, ref)
         return scorer(x, memory)

@@ -17,10 +17,10 @@ from iqa_robust import models
 from iqa_robust.models.base import IQAModel, ModelInfo, with_score_range
 from iqa_robust.models.changes.convolution import Convolution
 from iqa_robust.models.changes.memory import Memory
-from iqa_robust.models.changes.scorer import ChangeScorer
+from iqa_robust.models.changes.scorer import FEWEST, ChangeScorer
 from iqa_robust.models.changes.windows import Windows, cut, paste
 from iqa_robust.models.compact import CompactNetwork
-from iqa_robust.models.prepared import FEWEST, prepare
+from iqa_robust.models.prepared import prepare
 from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.models.trunk_regressor import TrunkNetwork
 

@@ -21,6 +21,10 @@ SAME = 1e-4
 """Difference between what a step makes and what its layers make, as a share of its largest value: float32 sums."""
 
 
+FEWEST = 8
+"""Images from which on changes take less time than whole images in bfloat16 (two cores with AMX, 224 x 224 pixels)."""
+
+
 class ChangeScorer:
     """A network, and those of its first steps that pass changes on; their maps are remembered in float32.
 
@@ -28,23 +32,26 @@ class ChangeScorer:
     whole, by the network itself.
     """
 
-    def __init__(self, network: ScoreNetwork, *, rounded: bool, partial: bool = True) -> None:
+    def __init__(self, network: ScoreNetwork, *, rounded: bool, rivaled: bool = False) -> None:
         """`network` is frozen and in evaluation mode. With `rounded`, convolutions take changes in bfloat16.
 
-        Without `partial`, no score is taken by changes unless all steps pass them on.
+        A `rivaled` one stands beside a twin that scores whole images in bfloat16: changes are faster only where all
+        steps pass them on, and on some images at once.
         """
-        self.network, self.rounded, self.partial = network, rounded, partial
+        self.network, self.rounded, self.rivaled = network, rounded, rivaled
         self.steps: list[Step] = []
         """The steps that pass changes on, found at first use."""
         self._gains: bool | None = None
 
     def serves(self, x: torch.Tensor) -> bool:
         """Whether anything is gained over scores of whole images (N, 3, H, W)."""
+        if self.rivaled and len(x) < FEWEST:
+            return False
         if self._gains is None:
             self._find_steps(x[:1])
             layers = [operation.layer for step in self.steps for operation in step.operations]
             passes_on = any(isinstance(layer, Convolution) for layer in layers)
-            self._gains = passes_on and (self.partial or not self._rest)
+            self._gains = passes_on and not (self.rivaled and self._rest)
         return self._gains
 
     @torch.no_grad()
