@@ -40,6 +40,9 @@ class Database:
     """Parameters of the dataset for the test split."""
 
 
+PRETRAINING = "pretraining"
+"""Folder of what methods with a pre-training start from."""
+
 _TERMS_OF = "trunk weights: MIT; trained on {}, whose terms ask for the notice and citation of its authors"
 _PHOTOS = "MIT; trained on the photographs of `photos` (public domain, CC0, CC BY 2.0)"
 
@@ -104,3 +107,16 @@ DATABASES: dict[str, Database] = {
     ),
 }
 """By name, in the order of the comparison. `compact` makes the networks that ship with the package."""
+
+DEGRADED = Database(
+    "photos",
+    "SqueezeNet-1.1 trunk on degraded photographs, before a database",
+    f"{_PHOTOS} and on the Kodak pictures",
+    (0.0, 100.0),
+    {},
+    2,
+    {"contents": ["hopper-*", "kodim04", "kodim13", "kodim19"]},
+    pristine=({"folder": "kodak24", "crop": 192, "per_crop": 16},),
+    judged={"limit": 24},
+)
+"""What methods with a pre-training see before their database, in some 500 steps; no image of the other databases."""

@@ -16,9 +16,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from databases import DATABASES
+from databases import DATABASES, DEGRADED, PRETRAINING, Database
 from methods import METHODS, Method
-from recipes import recipe
+from recipes import pretrained, recipe
 from tracks import leading_track, purified_track, radii_track, track
 
 from iqa_robust.errors import RequestError
@@ -44,6 +44,8 @@ def main() -> None:
         if given.verb == "train":
             for seed in seeds:
                 for name in methods:
+                    if METHODS[name].pretrained is not None and DATABASES[database].network != DEGRADED.network:
+                        continue
                     status |= train(given.out, name, METHODS[name], database, seed)
         elif given.verb == "evaluate":
             status |= evaluate(given.out, database)
@@ -53,14 +55,20 @@ def main() -> None:
 
 
 def train(out: Path, name: str, method: Method, database: str, seed: int) -> int:
-    """One checkpoint, `out/DATABASE/NAME-seedK.safetensors`, with its recipe and log."""
-    folder = out / database
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / f"{name}-seed{seed}"
-    file = stem.with_suffix(".toml")
-    file.write_text(recipe(f"{name}-{database}-seed{seed}", method, database, seed), encoding="utf-8")
-    verb = ["train", str(file), "--out", str(stem.with_suffix(".safetensors")), "--log", str(stem.with_suffix(".csv"))]
-    return subprocess.run([sys.executable, "-m", "iqa_robust", *verb], check=False).returncode
+    """One checkpoint, `out/DATABASE/NAME-seedK.safetensors`, with its recipe and log, after the one it starts from."""
+    if method.pretrained is not None:
+        base = METHODS[method.pretrained]
+        if status := _train(out, method.pretrained, base, PRETRAINING, DEGRADED, seed):
+            return status
+    return _train(out, name, method, database, DATABASES[database], seed)
+
+
+def _train(out: Path, name: str, method: Method, folder: str, data: Database, seed: int) -> int:
+    (out / folder).mkdir(parents=True, exist_ok=True)
+    stem = f"{folder}/{name}-seed{seed}"
+    (out / f"{stem}.toml").write_text(recipe(f"{name}-{folder}-seed{seed}", method, data, seed), encoding="utf-8")
+    verb = ["train", f"{stem}.toml", "--out", f"{stem}.safetensors", "--log", f"{stem}.csv"]
+    return subprocess.run([sys.executable, "-m", "iqa_robust", *verb], cwd=out, check=False).returncode
 
 
 def evaluate(out: Path, database: str) -> int:
@@ -102,12 +110,19 @@ def publish(out: Path, database: str, to: Path) -> None:
 
 
 def _sources(out: Path, record: RunRecord) -> dict[Path, str]:
-    """Recipe and card of a record's checkpoint, by their paths below `out`."""
+    """Recipe and card of a record's checkpoint, and of the one it starts from, by their paths below `out`."""
     weights = Path(record.spec.model.params["weights"])
-    found = {path: (out / path).read_text(encoding="utf-8") for path in map(weights.with_suffix, (".toml", ".md"))}
+    found = _source(out, weights)
     if record.facts["weights_sha256"] not in found[weights.with_suffix(".md")]:
         raise RequestError(f"{out / weights}: trained again after {record.spec.track} was run; run `evaluate` again.")
+    method = METHODS.get(weights.stem.rpartition("-seed")[0])
+    if method is not None and method.pretrained is not None:
+        found |= _source(out, Path(pretrained(method, int(weights.stem.rpartition("-seed")[2]))))
     return found
+
+
+def _source(out: Path, weights: Path) -> dict[Path, str]:
+    return {path: (out / path).read_text(encoding="utf-8") for path in map(weights.with_suffix, (".toml", ".md"))}
 
 
 def _run(out: Path, name: str, track: str) -> int:

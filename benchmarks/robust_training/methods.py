@@ -41,6 +41,8 @@ class Method:
     """What its start has beyond the common one."""
     more: Section = field(default_factory=dict)
     """Further sections of the recipe."""
+    pretrained: str | None = None
+    """The method by which it was pre-trained on degraded photographs."""
     robust: bool = True
     """Whether it is meant to resist attacks, which then help to choose its epoch."""
 
@@ -160,6 +162,13 @@ def weighted(base: str, term: str, weight: float) -> Method:
     return replace(METHODS[base], loss=changed)
 
 
+def pretrained(base: str) -> Method:
+    """The same method, begun where it ended on degraded photographs."""
+    return replace(
+        METHODS[base], about=f"{METHODS[base].about}, pre-trained so on degraded photographs", pretrained=base
+    )
+
+
 METHODS |= {
     "correlation-4": weighted("correlation", "plcc", 4.0),
     "wide-sort-mask-correlation-4": weighted("wide-sort-mask-correlation", "plcc", 4.0),
@@ -167,3 +176,7 @@ METHODS |= {
     "nt-weaker": weighted("nt", "gradient-norm", 0.01),
 }
 """Weights that `tuning.py` found on validation images."""
+METHODS |= {
+    f"pretrained-{name}": pretrained(name) for name in ("clean", "at", "correlation-4", "wide-sort-mask-correlation-4")
+}
+"""With more steps, and images, than the others."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from databases import DATABASES, Database, Section
+from databases import PRETRAINING, Database, Section
 from methods import EPS_255, Method
 
 
-def recipe(name: str, method: Method, database: str, seed: int) -> str:
-    """The recipe as TOML, by the name `name`."""
-    data = DATABASES[database]
+def recipe(name: str, method: Method, data: Database, seed: int) -> str:
+    """The recipe as TOML, by the name `name`; the weights of a pre-training are looked for below the current folder."""
     sections: dict[str, Section] = {
         "network": {"name": data.network, "params": {**data.network_params, **method.params}},
-        "start": {**data.start, **method.start},
+        "start": _start(data, method, seed),
         "data": {"dataset": data.dataset, "params": data.params},
         "augment": data.augment,
         "optimization": {
@@ -43,6 +42,17 @@ def recipe(name: str, method: Method, database: str, seed: int) -> str:
         for entry in entries:
             lines += ["", f"[[{title}]]", *(f"{key} = {toml_value(value)}" for key, value in entry.items())]
     return "\n".join(lines) + "\n"
+
+
+def pretrained(method: Method, seed: int) -> str:
+    """The checkpoint that a method with a pre-training starts from, relative to the folder of the experiment."""
+    return f"{PRETRAINING}/{method.pretrained}-seed{seed}.safetensors"
+
+
+def _start(data: Database, method: Method, seed: int) -> Section:
+    if method.pretrained is None:
+        return {**data.start, **method.start}
+    return {"weights": pretrained(method, seed), "head": "ridge"}
 
 
 def _epochs(data: Database, method: Method) -> int:

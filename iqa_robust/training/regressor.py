@@ -48,7 +48,7 @@ PUBLISHED = {
     "trunk-regressor": (trunk_regressor.PUBLISHED, trunk_regressor.WEIGHTS),
 }
 """Published weights by network: name -> file, and the folder."""
-MAY_CHANGE = dict.fromkeys(("dropout", "gate", "activation"))
+MAY_CHANGE = dict.fromkeys(("dropout", "gate", "activation", "score_range"))
 """Parameters in which a network may differ from the one whose weights it starts from, if the weights fit."""
 GATES = "gates."
 """Names of a gate's tensors begin with it."""
@@ -108,7 +108,7 @@ class ScoreTask(Task):
         return best_pictures(open_split(Data(dataset=settings.dataset), "train", self.data_root), settings)
 
     def start(self, listener: Listener) -> None:
-        """Load the trunk and fit the head by ridge regression, or load a checkpoint, and prune, as the recipe says."""
+        """Load the trunk or a checkpoint, fit the head by ridge regression, and prune, as the recipe says."""
         start = self.recipe.start
         if start.trunk == "hub":
             backbone = str(self.params.get("backbone", DEFAULT_BACKBONE))
@@ -116,10 +116,10 @@ class ScoreTask(Task):
             load_trunk(self.network, Checkpoint(tensors, {}, f"hub weights of {backbone}", ""))
         elif start.trunk is not None:
             load_trunk(self.network, load(under(self.data_root, start.trunk, "start.trunk")))
+        elif start.weights is not None:
+            load_network(self.network, self.recipe.network.name, self.params, start.weights)
         if start.head == "ridge":
             self._fit_head(listener)
-        if start.weights is not None:
-            load_network(self.network, self.recipe.network.name, self.params, start.weights)
         if start.prune and start.prune_by == "magnitude":
             prune_small(self.network, start.prune)
         elif start.prune:

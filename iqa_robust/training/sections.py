@@ -30,7 +30,8 @@ class Start(Strict):
     head: Literal["random", "ridge"] = "random"
     """`ridge`: ridge regression of the MOS on the pooled features of one patch per image, before training."""
     weights: str | None = None
-    """Or: a checkpoint of the whole network, a path or a published name; training then goes on from there."""
+    """Or: a checkpoint of the whole network, a path or a published name; training then goes on from there, with a
+    `head` of `ridge` from its trunk and gates alone."""
     prune: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the channels of every convolution that are set to zero for good."""
     prune_by: Literal["magnitude"] | None = None
@@ -38,8 +39,8 @@ class Start(Strict):
 
     @model_validator(mode="after")
     def _one_start(self) -> Start:
-        if self.weights is not None and (self.trunk is not None or self.head != "random"):
-            raise ValueError("give either `weights`, or `trunk` and `head`")
+        if self.weights is not None and self.trunk is not None:
+            raise ValueError("give either `weights` or `trunk`")
         return self
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.models.checkpoints import load
-from iqa_robust.models.trunk_regressor import TrunkNetwork
+from iqa_robust.models.trunk_regressor import PUBLISHED, WEIGHTS, TrunkNetwork
 from iqa_robust.training import train
 from iqa_robust.training.progress import silent
 from iqa_robust.training.pruning import prune_quiet, prune_small
@@ -169,5 +169,20 @@ def test_channels_are_judged_on_the_device_of_the_training(
 
 
 def test_one_way_to_start() -> None:
-    with pytest.raises(ValidationError, match="give either `weights`, or `trunk` and `head`"):
-        Start(weights="clive", head="ridge")
+    with pytest.raises(ValidationError, match="give either `weights` or `trunk`"):
+        Start(weights="clive", trunk="hub")
+
+
+def test_a_checkpoint_gives_its_trunk_and_gates_to_a_head_on_another_scale(tiny_recipe, tmp_path: Path) -> None:
+    given = load(WEIGHTS / PUBLISHED["clive-sort-mask"])
+    gate = '{{ name = "sort-mask", where = "every", form = "elements", threshold = 1.0 }}'
+    params = f'backbone = "squeezenet1_1", normalization = "caffe-bgr", dropout = 0.2, gate = {gate}'
+    text = SCORE.replace("epochs = 3", "epochs = 0").replace("crop = 32", "crop = 40")
+    text = text.replace('"compact"', '"trunk-regressor"')
+    text = text.replace("stem = 4, widths = [4, 8], hidden = 4, dropout = 0.5", params)
+    path = tiny_recipe(text + '\n[start]\nweights = "clive-sort-mask"\nhead = "ridge"\n', precision="single")
+    made = load(train(path, out=tmp_path / "made.safetensors"))
+    kept = {key for key in given.tensors if key.startswith(("trunk.", "gates."))}
+    assert all(torch.equal(made.tensors[key], given.tensors[key]) for key in kept)
+    assert all(not torch.equal(made.tensors[key], given.tensors[key]) for key in given.tensors.keys() - kept)
+    assert made.config["params"]["score_range"] == [0.0, 10.0]

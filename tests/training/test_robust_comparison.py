@@ -40,6 +40,7 @@ SHIPPED_METHODS = (
     "silu-correlation", "single-step", "sort-mask", "sort-mask-correlation", "ssim-labels", "trades",
     "wide-sort-mask-correlation",
 )  # fmt: skip
+UNDEFENDED = ("clean", "pretrained-clean")
 COMPACT = {
     "at": "at",
     "correlation": "correlation",
@@ -58,23 +59,25 @@ def scripts() -> Iterator[Any]:
 
 @pytest.mark.parametrize("method", SHIPPED_METHODS)
 def test_shipped_recipes_are_those_of_the_comparison(scripts: Any, method: str) -> None:
-    wanted = tomllib.loads(scripts.recipes.recipe(f"{method}-clive", scripts.methods.METHODS[method], "clive", 0))
+    data = scripts.databases.DATABASES["clive"]
+    wanted = tomllib.loads(scripts.recipes.recipe(f"{method}-clive", scripts.methods.METHODS[method], data, 0))
     assert tomllib.loads((SHIPPED / f"{method}-clive.toml").read_text()) == wanted
 
 
 @pytest.mark.parametrize(("name", "method"), COMPACT.items())
 def test_recipes_of_published_robust_weights_are_those_of_the_comparison(scripts: Any, name: str, method: str) -> None:
     name = f"compact-{name}-photos"
-    wanted = tomllib.loads(scripts.recipes.recipe(name, scripts.methods.METHODS[method], "compact", 0))
+    data = scripts.databases.DATABASES["compact"]
+    wanted = tomllib.loads(scripts.recipes.recipe(name, scripts.methods.METHODS[method], data, 0))
     assert tomllib.loads((SHIPPED / f"{name}.toml").read_text()) == wanted
 
 
 def test_all_recipes_are_valid_and_differ_in_the_method_only(scripts: Any, tmp_path: Path) -> None:
-    for database, data in scripts.databases.DATABASES.items():
+    for data in scripts.databases.DATABASES.values():
         plain: dict[str, Any] = {}
         for name, method in scripts.methods.METHODS.items():
             path = tmp_path / f"{name}.toml"
-            path.write_text(scripts.recipes.recipe(name, method, database, 1))
+            path.write_text(scripts.recipes.recipe(name, method, data, 1))
             read = read_recipe(path)
             common = tomllib.loads(path.read_text())
             visits = read.inner.steps if read.inner is not None and read.inner.method == "free" else 1
@@ -82,8 +85,8 @@ def test_all_recipes_are_valid_and_differ_in_the_method_only(scripts: Any, tmp_p
             assert steps == data.epochs or (visits > 1 and abs(steps - data.epochs) < visits)  # whole epochs
             chosen_by = common["validation"].pop("eps_255", None)
             if data.validation:  # under attack, for all that are meant to resist one
-                assert (read.judged_eps_255 == 2.0) == (name != "clean")
-                assert (chosen_by is None) == (name == "clean" or read.inner is not None)
+                assert (read.judged_eps_255 == 2.0) == (name not in UNDEFENDED)
+                assert (chosen_by is None) == (name in UNDEFENDED or read.inner is not None)
             same = {key: common[key] for key in ("seed", "data", "augment", "optimization", "validation")}
             plain = plain or same
             assert same == plain
@@ -151,22 +154,28 @@ def test_the_table_is_that_of_the_records(scripts: Any, tmp_path: Path, monkeypa
 def test_what_is_published_can_be_run_again(scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, to, folder = tmp_path / "out", tmp_path / "boards", tmp_path / "out" / "compact"
     folder.mkdir(parents=True)
-    for label in ("clean-seed0", "at-seed0"):
+    (out / "pretraining").mkdir()
+    for label in ("compact/clean-seed0", "compact/at-seed0", "compact/pretrained-at-seed0", "pretraining/at-seed0"):
         for suffix in (".safetensors", ".md"):
-            shutil.copy(WEIGHTS / Path(PUBLISHED["student"]).with_suffix(suffix), folder / f"{label}{suffix}")
-        method = scripts.methods.METHODS[label.removesuffix("-seed0")]
-        (folder / f"{label}.toml").write_text(scripts.recipes.recipe(f"{label}-compact", method, "compact", 0))
-    (out / "robust-compact.toml").write_text(scripts.tracks.track("compact", [folder / "clean-seed0.safetensors"], out))
+            shutil.copy(WEIGHTS / Path(PUBLISHED["student"]).with_suffix(suffix), out / f"{label}{suffix}")
+        method = scripts.methods.METHODS[Path(label).name.removesuffix("-seed0")]
+        text = scripts.recipes.recipe(Path(label).name, method, scripts.databases.DATABASES["compact"], 0)
+        (out / f"{label}.toml").write_text(text)
+    judged = [folder / f"{label}.safetensors" for label in ("clean-seed0", "pretrained-at-seed0")]
+    (out / "robust-compact.toml").write_text(scripts.tracks.track("compact", judged, out))
     monkeypatch.chdir(out)
     plan = make_plan(load_track(out / "robust-compact.toml"), selection=Selection(attacks=["noise"], limit=5))
     run(plan, out / "results" / "robust-compact", device="cpu", precision="fp32")
     scripts.experiment.publish(out, "compact", to)
     sources = {path.relative_to(to / "sources").as_posix(): path for path in (to / "sources").rglob("*.*")}
-    assert set(sources) == {"robust-compact-v1.toml", "compact/clean-seed0.toml", "compact/clean-seed0.md"}
+    wanted = ("compact/clean-seed0", "compact/pretrained-at-seed0", "pretraining/at-seed0")
+    assert set(sources) == {"robust-compact-v1.toml", *(f"{stem}{end}" for stem in wanted for end in (".toml", ".md"))}
     assert not any(str(tmp_path) in path.read_text() for path in sources.values())
     assert {path.name for path in to.iterdir()} == {"sources", "runs", "robust-compact-v1.csv"}
     recipe = read_recipe(sources["compact/clean-seed0.toml"])
-    (model,) = load_track(sources["robust-compact-v1.toml"]).models
+    start = read_recipe(sources["compact/pretrained-at-seed0.toml"]).start
+    assert (start.weights, start.head, start.trunk) == ("pretraining/at-seed0.safetensors", "ridge", None)
+    model, _ = load_track(sources["robust-compact-v1.toml"]).models
     assert Path(model.params["weights"]) == Path("compact/clean-seed0.safetensors")
     assert recipe.digest() == read_recipe(folder / "clean-seed0.toml").digest()
     shutil.copy(WEIGHTS / Path(PUBLISHED["photos"]).with_suffix(".md"), folder / "clean-seed0.md")
@@ -199,7 +208,7 @@ def test_settings_change_what_makes_a_method_robust(scripts: Any, tmp_path: Path
         base = scripts.methods.METHODS[setting.base]
         assert setting.method != base
         path = tmp_path / f"{name}.toml"
-        path.write_text(scripts.recipes.recipe(name, setting.method, "clive", 0))
+        path.write_text(scripts.recipes.recipe(name, setting.method, scripts.databases.DATABASES["clive"], 0))
         read_recipe(path)
     weights = {
         name: [(term["name"], term.get("on"), term.get("weight")) for term in scripts.tuning.SETTINGS[name].method.loss]
@@ -336,7 +345,7 @@ def test_a_gate_is_plugged_in_with_its_averages_and_a_head_of_its_own(scripts: A
 @pytest.mark.slow
 @pytest.mark.parametrize("method", SHIPPED_METHODS)
 def test_every_method_trains_on_real_images(scripts: Any, data_root: Path, tmp_path: Path, method: str) -> None:
-    text = scripts.recipes.recipe(method, scripts.methods.METHODS[method], "clive", 0)
+    text = scripts.recipes.recipe(method, scripts.methods.METHODS[method], scripts.databases.DATABASES["clive"], 0)
     text = text.replace("allow_missing = true", "allow_missing = true, limit = 12").replace("epochs = 8", "epochs = 1")
     text = text.replace("batch_size = 16", "batch_size = 4").replace("share = 0.1", "share = 0.2")
     path = tmp_path / f"{method}.toml"
