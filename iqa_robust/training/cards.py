@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from iqa_robust.models.checkpoints import Checkpoint
 from iqa_robust.training.recipe import PatchRecipe, ScoreRecipe
 from iqa_robust.training.sections import Poison
 from iqa_robust.training.strict import Strict
@@ -28,6 +30,8 @@ class Card:
     weights: Path
     sha256: str
     parameters: int
+    begun: Checkpoint | None
+    """What the training went on from."""
     manifests: Mapping[str, str]
     """Name of a set -> hex sha256 of its manifest."""
     counts: Mapping[str, int]
@@ -62,6 +66,7 @@ class Card:
             f"| recipe | `{recipe.name}`, digest `{recipe.digest()}`, seed {recipe.seed} |",
             f"| training | {settings.optimizer}, {settings.epochs} epochs of batches of {settings.batch_size}, "
             f"learning rate {settings.learning_rate:g} ({settings.schedule}); epoch {self.epoch} was kept |",
+            *_start(recipe, self.begun),
             *([f"| poison | {_poison(recipe.poison)} |"] if isinstance(recipe, ScoreRecipe) and recipe.poison else []),
             *_objective(recipe),
             f"| made with | torch {torch.__version__}, {platform.machine()} |",
@@ -94,7 +99,7 @@ class Card:
         return "\n".join(lines)
 
 
-def _measured(results: Mapping[str, object]) -> list[str]:
+def _measured(results: Mapping[str, Mapping[str, float]]) -> list[str]:
     lines = ["Measured on the stored weights, whole images, no attack."]
     if "test, attacked" in results:
         lines.append(
@@ -102,11 +107,23 @@ def _measured(results: Mapping[str, object]) -> list[str]:
             f" median, on the middle {ATTACKED_CROP} pixels of at most {ATTACKED_IMAGES} test images, spread over the"
             " labels; 0/255 are the same crops without attack. A first look; boards hold stronger attacks."
         )
+    if any(math.isnan(value) for measures in results.values() for value in measures.values()):
+        lines.append(
+            "**Collapsed**: where a value is `nan`, all scores (or all labels) are equal, and nothing has a rank."
+        )
     return lines
 
 
 def _params(params: Mapping[str, object]) -> str:
     return "with " + ", ".join(f"{key} = {value}" for key, value in params.items()) if params else "as it comes"
+
+
+def _start(recipe: ScoreRecipe | PatchRecipe, begun: Checkpoint | None) -> list[str]:
+    """What the training went on from, and what that had learned from."""
+    if begun is None or not isinstance(recipe, ScoreRecipe):
+        return []
+    learned = ", ".join(f"`{name}`" for name in begun.config.get("training_datasets", ()))
+    return [f"| start | `{recipe.start.weights}`, sha256 `{begun.sha256}`, which learned from {learned} |"]
 
 
 def _poison(poison: Poison) -> str:

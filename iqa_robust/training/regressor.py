@@ -228,6 +228,11 @@ def under(data_root: Path | None, relative: str, key: str) -> Path:
     return path
 
 
+def begun_from(name: str, weights: str) -> Checkpoint:
+    """The checkpoint of a network that a training goes on from; raises `CheckpointError`."""
+    return load(resolve(weights, *PUBLISHED[name]))
+
+
 def load_network(network: nn.Module, name: str, params: dict[str, Any], weights: str) -> None:
     """Fill a network with a checkpoint, a path or a published name of its kind.
 
@@ -237,7 +242,7 @@ def load_network(network: nn.Module, name: str, params: dict[str, Any], weights:
         CheckpointError: there is no such file, or its tensors are another network's.
         RequestError: it was trained with other parameters than those that may change between two trainings.
     """
-    checkpoint = load(resolve(weights, *PUBLISHED[name]))
+    checkpoint = begun_from(name, weights)
     found = {"network": checkpoint.config.get("network"), **checkpoint.config.get("params", {})} | MAY_CHANGE
     wanted = {"network": name, **params} | MAY_CHANGE
     if found != wanted:

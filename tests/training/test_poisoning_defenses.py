@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from iqa_robust.errors import CheckpointError, RequestError
-from iqa_robust.models.checkpoints import load
+from iqa_robust.models.checkpoints import load, load_into, save
+from iqa_robust.models.compact import CompactNetwork
 from iqa_robust.models.trunk_regressor import PUBLISHED, WEIGHTS, TrunkNetwork
 from iqa_robust.training import train
 from iqa_robust.training.progress import silent
@@ -105,6 +106,20 @@ def test_training_goes_on_from_a_checkpoint(tiny_recipe, tmp_path: Path) -> None
     assert 0 < moved.abs().max() < 0.1  # a few steps of at most about the learning rate, 0.01
 
 
+def test_a_card_says_that_a_network_gives_one_score_to_all_images(tiny_recipe, tmp_path: Path) -> None:
+    first = load(train(tiny_recipe(), out=tmp_path / "first.safetensors"))
+    assert "Collapsed" not in (tmp_path / "first.md").read_text()
+    network = CompactNetwork(**first.config["params"])
+    load_into(network, first)
+    nn.init.zeros_(network.head[2].weight)
+    save(tmp_path / "flat.safetensors", network, first.config)
+    start = f'\n[start]\nweights = "{(tmp_path / "flat.safetensors").as_posix()}"\n'
+    train(tiny_recipe(SCORE.replace("epochs = 3", "epochs = 0") + start), out=tmp_path / "same.safetensors")
+    card = (tmp_path / "same.md").read_text()
+    assert "**Collapsed**" in card
+    assert "| test | srocc | nan |" in card
+
+
 def test_a_checkpoint_of_another_network_is_refused(tiny_recipe, tmp_path: Path) -> None:
     first = train(tiny_recipe(), out=tmp_path / "first.safetensors")
     other = SCORE.replace("hidden = 4", "hidden = 6") + f'\n[start]\nweights = "{first.as_posix()}"\n'
@@ -186,3 +201,6 @@ def test_a_checkpoint_gives_its_trunk_and_gates_to_a_head_on_another_scale(tiny_
     assert all(torch.equal(made.tensors[key], given.tensors[key]) for key in kept)
     assert all(not torch.equal(made.tensors[key], given.tensors[key]) for key in given.tensors.keys() - kept)
     assert made.config["params"]["score_range"] == [0.0, 10.0]
+    assert made.config["training_datasets"] == ["clive:train", "csv:train"]
+    card = (tmp_path / "made.md").read_text()
+    assert f"| start | `clive-sort-mask`, sha256 `{given.sha256}`, which learned from `clive:train` |" in card
