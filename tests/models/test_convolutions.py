@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 from iqa_robust import models
-from iqa_robust.models import convolutions
+from iqa_robust.models import kernels
 from iqa_robust.models.base import IQAModel, ModelInfo
 from iqa_robust.models.convolutions import RoundedConvolution
+from iqa_robust.models.image_slopes import ImageSlope
+from iqa_robust.models.kernels import Like
 from iqa_robust.models.prepared import prepare
 from iqa_robust.models.residual import ResidualBlock
 from iqa_robust.models.trunk_regressor import TrunkNetwork
@@ -34,7 +39,7 @@ SHAPES = [
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to convolve, on processors that have both."""
     if request.param == "plain":
-        monkeypatch.setattr(convolutions, "_orders_weights", lambda: False)
+        monkeypatch.setattr(kernels, "_orders_weights", lambda: False)
 
 
 def _layer(inputs: int, **shape: object) -> nn.Conv2d:
@@ -92,6 +97,46 @@ def test_other_sizes_and_batches_follow_the_first() -> None:
         x = torch.rand(shape, generator=torch.Generator().manual_seed(3)).bfloat16()
         wanted = F.conv2d(x.double(), layer.weight.double(), layer.bias.double(), padding=1)
         torch.testing.assert_close(rounded(x).double(), wanted, rtol=ROUNDING, atol=ROUNDING)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(7, 2, 3), (3, 2, 0), (3, 1, 1), (16, 16, 0), (5, 3, 2), (4, 2, 5), ((3, 6), (1, 4), (0, 2)), (2, 3, 0)],
+)
+@pytest.mark.parametrize("size", [(32, 32), (33, 38), (17, 47)])
+def test_slopes_at_images_are_those_of_float64(kernel: Any, stride: Any, padding: Any, size: tuple[int, int]) -> None:
+    layer = nn.Conv2d(3, 128, kernel, stride, padding, bias=False).requires_grad_(False)
+    layer.weight.copy_((layer.weight * 8).round() / 8)  # sums are exact, whatever their order
+    rounded = RoundedConvolution(layer)
+    assert rounded.at_image is not None
+    x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(6)).requires_grad_()
+    made = rounded(x)
+    weights = torch.randint(-2, 3, made.shape, generator=torch.Generator().manual_seed(7)).bfloat16()
+    (found,) = torch.autograd.grad(made, x, weights)
+    exact = x.detach().double().requires_grad_()
+    (wanted,) = torch.autograd.grad(layer.double()(exact), exact, weights.double())
+    assert found.dtype is torch.float32
+    assert torch.equal(found, wanted.bfloat16().float())  # rounded once
+
+
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 10), st.integers(9, 40), st.integers(1, 3), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_blocks_of_pixels_have_their_places(
+    kernel: int, stride: int, padding: int, side: int, colors: int, ordered: bool
+) -> None:
+    generator = torch.Generator().manual_seed(kernel + 10 * stride)
+    weight = torch.randint(-3, 4, (4, colors, kernel, 2), generator=generator).bfloat16()
+    like = Like((stride, 1), (padding, 1), (1, 1), 1)
+    x = torch.zeros(2, colors, side, 12, dtype=torch.double, requires_grad=True)
+    made = F.conv2d(x, weight.double(), None, like.stride, like.padding)
+    slope = torch.randint(-3, 4, made.shape, generator=generator)
+    (wanted,) = torch.autograd.grad(made, x, slope.double())
+    with pytest.MonkeyPatch.context() as patch:
+        if not ordered:
+            patch.setattr(kernels, "_orders_weights", lambda: False)
+        found = ImageSlope(weight, like)(slope.bfloat16(), x.shape)
+    assert torch.equal(found, wanted.bfloat16().float())
 
 
 @pytest.mark.usefixtures("way")

@@ -9,7 +9,7 @@ from iqa_robust.models.changes.layers import Remembered, changes_of, pair
 from iqa_robust.models.changes.maps import Maps
 from iqa_robust.models.changes.reach import PAYS, Reach
 from iqa_robust.models.changes.windows import Windows, covering, cut
-from iqa_robust.models.convolutions import Kernel, Like
+from iqa_robust.models.kernels import Kernel, Like
 
 
 class Convolution(Remembered):
