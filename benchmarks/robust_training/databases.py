@@ -119,4 +119,8 @@ DEGRADED = Database(
     pristine=({"folder": "kodak24", "crop": 192, "per_crop": 16},),
     judged={"limit": 24},
 )
-"""What methods with a pre-training see before their database, in some 500 steps; no image of the other databases."""
+"""What methods with a pre-training see before their database, in some 500 steps.
+
+No image of CLIVE, BIQ2021 or LIVE. It has the training images of `photos`, so validation figures there, and the epoch
+that they choose, are no longer independent of it; test images are.
+"""

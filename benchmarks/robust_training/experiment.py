@@ -1,4 +1,4 @@
-"""Trains every method on every database, writes a track per database, and runs it; what is finished is not done again.
+"""Trains methods on databases, writes a track per database, and runs it; what is finished is not done again.
 
     python benchmarks/robust_training/experiment.py train --out DIR [--methods a,b] [--databases a,b] [--seeds 0,1]
     python benchmarks/robust_training/experiment.py evaluate --out DIR [--databases a,b]
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -68,7 +70,7 @@ def _train(out: Path, name: str, method: Method, folder: str, data: Database, se
     stem = f"{folder}/{name}-seed{seed}"
     (out / f"{stem}.toml").write_text(recipe(f"{name}-{folder}-seed{seed}", method, data, seed), encoding="utf-8")
     verb = ["train", f"{stem}.toml", "--out", f"{stem}.safetensors", "--log", f"{stem}.csv"]
-    return subprocess.run([sys.executable, "-m", "iqa_robust", *verb], cwd=out, check=False).returncode
+    return _command(out, verb)
 
 
 def evaluate(out: Path, database: str) -> int:
@@ -117,7 +119,12 @@ def _sources(out: Path, record: RunRecord) -> dict[Path, str]:
         raise RequestError(f"{out / weights}: trained again after {record.spec.track} was run; run `evaluate` again.")
     method = METHODS.get(weights.stem.rpartition("-seed")[0])
     if method is not None and method.pretrained is not None:
-        found |= _source(out, Path(pretrained(method, int(weights.stem.rpartition("-seed")[2]))))
+        start = Path(pretrained(method, int(weights.stem.rpartition("-seed")[2])))
+        card = found[weights.with_suffix(".md")]
+        found |= _source(out, start)
+        made = re.search(r"sha256 `(\w+)`", found[start.with_suffix(".md")])
+        if made is None or made[1] not in card:
+            raise RequestError(f"{out / start}: trained again after {weights} went on from it; train that again.")
     return found
 
 
@@ -128,7 +135,14 @@ def _source(out: Path, weights: Path) -> dict[Path, str]:
 def _run(out: Path, name: str, track: str) -> int:
     (out / f"{name}.toml").write_text(track, encoding="utf-8")
     verb = ["run", f"{name}.toml", "--out", f"results/{name}"]
-    return subprocess.run([sys.executable, "-m", "iqa_robust", *verb], cwd=out, check=False).returncode
+    return _command(out, verb)
+
+
+def _command(out: Path, verb: list[str]) -> int:
+    """Run `iqa-robust` in the folder `out`, to which the paths in recipes and tracks are relative."""
+    root = {key: str(Path(os.environ[key]).resolve()) for key in ("IQA_ROBUST_DATA",) if key in os.environ}
+    command = [sys.executable, "-m", "iqa_robust", *verb]
+    return subprocess.run(command, cwd=out, check=False, env={**os.environ, **root}).returncode
 
 
 if __name__ == "__main__":

@@ -176,7 +176,5 @@ METHODS |= {
     "nt-weaker": weighted("nt", "gradient-norm", 0.01),
 }
 """Weights that `tuning.py` found on validation images."""
-METHODS |= {
-    f"pretrained-{name}": pretrained(name) for name in ("clean", "at", "correlation-4", "wide-sort-mask-correlation-4")
-}
+METHODS |= {f"pretrained-{name}": pretrained(name) for name in ("correlation-4", "wide-sort-mask-correlation-4")}
 """With more steps, and images, than the others."""

@@ -1,11 +1,11 @@
-"""Recipes of the comparison: one per method, database and seed, all with as many optimizer steps."""
+"""Recipes of the comparison: one per method, database and seed, all with as many steps after a pre-training, if any."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from databases import PRETRAINING, Database, Section
+from databases import DEGRADED, PRETRAINING, Database, Section
 from methods import EPS_255, Method
 
 
@@ -32,7 +32,7 @@ def recipe(name: str, method: Method, data: Database, seed: int) -> str:
         f"name = {toml_value(name)}",
         'task = "score"',
         f"about = {toml_value(f'{method.about[0].upper()}{method.about[1:]}; {data.about}.')}",
-        f"license = {toml_value(data.license)}",
+        f"license = {toml_value(_license(data, method))}",
         f"seed = {seed}",
         "keep_in_memory = true",
     ]
@@ -47,6 +47,10 @@ def recipe(name: str, method: Method, data: Database, seed: int) -> str:
 def pretrained(method: Method, seed: int) -> str:
     """The checkpoint that a method with a pre-training starts from, relative to the folder of the experiment."""
     return f"{PRETRAINING}/{method.pretrained}-seed{seed}.safetensors"
+
+
+def _license(data: Database, method: Method) -> str:
+    return data.license if method.pretrained is None else f"{data.license}; pre-trained weights: {DEGRADED.license}"
 
 
 def _start(data: Database, method: Method, seed: int) -> Section:

@@ -77,7 +77,7 @@ def radii_track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
 def purified_track(database: str, checkpoint: Path, out: Path) -> str:
     """The track of one checkpoint behind each of the best purifiers."""
     title = f"The best purifiers on {database}"
-    return _track(f"purified-{database}", title, database, [checkpoint], out, ("none", *PURIFIERS), ATTACKS)
+    return _track(f"purified-{database}", title, database, [checkpoint], out, ("none", *PURIFIERS), ATTACKS, version=2)
 
 
 def _method(checkpoint: Path) -> str:

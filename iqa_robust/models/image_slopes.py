@@ -32,7 +32,7 @@ class ImageSlope(nn.Module):
             _Axis(size, stride, padding)
             for size, stride, padding in zip(weight.shape[2:], like.stride, like.padding, strict=True)
         )
-        places = (weight.float(), self.rows.places(), self.columns.places())
+        places = (weight.float(), self.rows.places(weight.device), self.columns.places(weight.device))
         blocks = torch.einsum("ocuv,aiu,bjv->abcoij", *places).flatten(0, 2).to(weight.dtype)  # one weight or none each
         self.kernel = Kernel(blocks, None, Like((self.rows.step, self.columns.step), (0, 0), (1, 1), 1))
 
@@ -53,7 +53,7 @@ class ImageSlope(nn.Module):
         pixels = torch.empty(inner.shape, dtype=torch.float32, device=slope.device).copy_(inner)
         pixels = pixels.flatten(4, 5).flatten(2, 3)
         row, column = self.rows.padding, self.columns.padding
-        return pixels[:, :, row : row + shape[2], column : column + shape[3]]
+        return pixels[:, :, row : row + shape[2], column : column + shape[3]].contiguous()  # as an attack's images are
 
 
 class _Axis(NamedTuple):
@@ -78,11 +78,11 @@ class _Axis(NamedTuple):
         """Positions before a block's first one that see its pixels."""
         return (self.size - 1) // self.stride
 
-    def places(self) -> torch.Tensor:
+    def places(self, device: torch.device) -> torch.Tensor:
         """(pixels of a block, positions it takes, weights): one where they meet, else zero."""
-        pixel = torch.arange(self.block)[:, None, None]
-        position = torch.arange(self.before + self.step)[:, None] - self.before
-        return (pixel - self.stride * position == torch.arange(self.size)).float()
+        pixel = torch.arange(self.block, device=device)[:, None, None]
+        position = torch.arange(self.before + self.step, device=device)[:, None] - self.before
+        return (pixel - self.stride * position == torch.arange(self.size, device=device)).float()
 
     def cover(self, pixels: int, positions: int) -> tuple[int, int, int]:
         """Zeros around the positions, then the first of the blocks made from them that counts, and how many do."""

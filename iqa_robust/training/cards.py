@@ -10,11 +10,13 @@ from pathlib import Path
 
 import torch
 
-from iqa_robust.models.checkpoints import Checkpoint
+from iqa_robust.training.origin import Origin
 from iqa_robust.training.recipe import PatchRecipe, ScoreRecipe
 from iqa_robust.training.sections import Poison
 from iqa_robust.training.strict import Strict
 
+RANKED = 3
+"""Images that have a rank correlation, at least."""
 ATTACKED_IMAGES = 32
 ATTACKED_CROP = 224
 ATTACKED_RADII = (1.0, 2.0)
@@ -30,7 +32,7 @@ class Card:
     weights: Path
     sha256: str
     parameters: int
-    begun: Checkpoint | None
+    origin: Origin | None
     """What the training went on from."""
     manifests: Mapping[str, str]
     """Name of a set -> hex sha256 of its manifest."""
@@ -66,7 +68,7 @@ class Card:
             f"| recipe | `{recipe.name}`, digest `{recipe.digest()}`, seed {recipe.seed} |",
             f"| training | {settings.optimizer}, {settings.epochs} epochs of batches of {settings.batch_size}, "
             f"learning rate {settings.learning_rate:g} ({settings.schedule}); epoch {self.epoch} was kept |",
-            *_start(recipe, self.begun),
+            *([f"| start | {self.origin} |"] if self.origin is not None else []),
             *([f"| poison | {_poison(recipe.poison)} |"] if isinstance(recipe, ScoreRecipe) and recipe.poison else []),
             *_objective(recipe),
             f"| made with | torch {torch.__version__}, {platform.machine()} |",
@@ -84,7 +86,7 @@ class Card:
             "",
             "## Results",
             "",
-            *_measured(self.results),
+            *_measured(self.results, self.counts.get("test", 0)),
             "",
             "| part | measure | value |",
             "|---|---|---|",
@@ -99,7 +101,7 @@ class Card:
         return "\n".join(lines)
 
 
-def _measured(results: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _measured(results: Mapping[str, Mapping[str, float]], tested: int) -> list[str]:
     lines = ["Measured on the stored weights, whole images, no attack."]
     if "test, attacked" in results:
         lines.append(
@@ -107,23 +109,13 @@ def _measured(results: Mapping[str, Mapping[str, float]]) -> list[str]:
             f" median, on the middle {ATTACKED_CROP} pixels of at most {ATTACKED_IMAGES} test images, spread over the"
             " labels; 0/255 are the same crops without attack. A first look; boards hold stronger attacks."
         )
-    if any(math.isnan(value) for measures in results.values() for value in measures.values()):
-        lines.append(
-            "**Collapsed**: where a value is `nan`, all scores (or all labels) are equal, and nothing has a rank."
-        )
+    if tested >= RANKED and math.isnan(results["test"].get("srocc", 0.0)):
+        lines.append("**Collapsed**: all test images have the same score, or the same label, and so no ranks.")
     return lines
 
 
 def _params(params: Mapping[str, object]) -> str:
     return "with " + ", ".join(f"{key} = {value}" for key, value in params.items()) if params else "as it comes"
-
-
-def _start(recipe: ScoreRecipe | PatchRecipe, begun: Checkpoint | None) -> list[str]:
-    """What the training went on from, and what that had learned from."""
-    if begun is None or not isinstance(recipe, ScoreRecipe):
-        return []
-    learned = ", ".join(f"`{name}`" for name in begun.config.get("training_datasets", ()))
-    return [f"| start | `{recipe.start.weights}`, sha256 `{begun.sha256}`, which learned from {learned} |"]
 
 
 def _poison(poison: Poison) -> str:

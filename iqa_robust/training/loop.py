@@ -12,6 +12,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import nn
 from iqa_robust.errors import CheckpointError, ContractError
 from iqa_robust.models.randomness import derive_seed
 from iqa_robust.training.log import write_log
+from iqa_robust.training.origin import Origin
 from iqa_robust.training.progress import Clock, Listener, Progress
 from iqa_robust.training.sections import Optimization
 
@@ -33,6 +35,8 @@ class Task(ABC):
     network: nn.Module
     device: torch.device = torch.device("cpu")
     """Where it is trained."""
+    origin: Origin | None = None
+    """What it goes on from, once it has started."""
     batches_per_epoch: int
     chosen_by: str | None
     """The measure of `validate` whose maximum chooses the epoch; None keeps the last one."""
@@ -90,6 +94,7 @@ def fit(
         network.load_state_dict(stored["network"])
         optimizer.load_state_dict(stored["optimizer"])
         history, best, best_value = stored["history"], stored["best"], stored["best_value"]
+        task.origin = None if stored["origin"] is None else Origin(**stored["origin"])
     total = settings.epochs * task.batches_per_epoch
     clock = Clock()
     for epoch in range(len(history) + 1, settings.epochs + 1):
@@ -143,6 +148,7 @@ def fit(
                 "history": history,
                 "best": best,
                 "best_value": best_value,
+                "origin": None if task.origin is None else asdict(task.origin),
             },
         )
     if best:
@@ -191,7 +197,7 @@ def _read_state(path: Path, digest: str) -> dict[str, Any] | None:
         return None
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-        found = stored["digest"]
+        found, _ = stored["digest"], stored["origin"]
     except Exception as error:  # a broken file fails in many ways inside torch
         raise CheckpointError(
             f"{path}: not the state of a training ({type(error).__name__}); delete it to start anew."

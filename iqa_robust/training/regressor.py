@@ -35,6 +35,7 @@ from iqa_robust.training.data import (
 )
 from iqa_robust.training.degraded import DegradedPictures, best_pictures, read_pictures
 from iqa_robust.training.loop import Batch, Task
+from iqa_robust.training.origin import Origin
 from iqa_robust.training.poisoning import poisoned, scored_by
 from iqa_robust.training.progress import Clock, Listener, Progress
 from iqa_robust.training.pruning import prune_quiet, prune_small
@@ -48,8 +49,10 @@ PUBLISHED = {
     "trunk-regressor": (trunk_regressor.PUBLISHED, trunk_regressor.WEIGHTS),
 }
 """Published weights by network: name -> file, and the folder."""
-MAY_CHANGE = dict.fromkeys(("dropout", "gate", "activation", "score_range"))
+MAY_CHANGE = dict.fromkeys(("dropout", "gate", "activation"))
 """Parameters in which a network may differ from the one whose weights it starts from, if the weights fit."""
+OF_HEAD = dict.fromkeys(("score_range",))
+"""Those in which it may differ, too, where the head is fitted anew."""
 GATES = "gates."
 """Names of a gate's tensors begin with it."""
 VALIDATION_STEPS = 5
@@ -117,13 +120,24 @@ class ScoreTask(Task):
         elif start.trunk is not None:
             load_trunk(self.network, load(under(self.data_root, start.trunk, "start.trunk")))
         elif start.weights is not None:
-            load_network(self.network, self.recipe.network.name, self.params, start.weights)
+            self.origin = self._go_on_from(start.weights, new_head=start.head == "ridge")
         if start.head == "ridge":
             self._fit_head(listener)
         if start.prune and start.prune_by == "magnitude":
             prune_small(self.network, start.prune)
         elif start.prune:
             prune_quiet(self.network, (images.to(self.device) for images, _ in self._patches(0)), start.prune)
+
+    def _go_on_from(self, weights: str, *, new_head: bool) -> Origin:
+        checkpoint = load_network(self.network, self.recipe.network.name, self.params, weights, new_head=new_head)
+        rises, wanted = checkpoint.config.get("higher_is_better", True), self.dataset.mos_higher_is_better
+        if not new_head and rises != wanted:
+            raise RequestError(
+                f"recipe {self.recipe.name!r}: start.weights: expected a network whose scores"
+                f" {'rise' if wanted else 'fall'} with quality, as the labels of {self.recipe.data.dataset!r} do,"
+                f" got {weights}, whose scores do not; start from other weights, or add start.head = 'ridge'."
+            )
+        return Origin.of(weights, checkpoint)
 
     def _fit_head(self, listener: Listener) -> None:
         if not isinstance(self.network, TrunkNetwork):
@@ -228,23 +242,22 @@ def under(data_root: Path | None, relative: str, key: str) -> Path:
     return path
 
 
-def begun_from(name: str, weights: str) -> Checkpoint:
-    """The checkpoint of a network that a training goes on from; raises `CheckpointError`."""
-    return load(resolve(weights, *PUBLISHED[name]))
+def load_network(
+    network: nn.Module, name: str, params: dict[str, Any], weights: str, *, new_head: bool = False
+) -> Checkpoint:
+    """Fill a network with a checkpoint, a path or a published name of its kind, and return that.
 
-
-def load_network(network: nn.Module, name: str, params: dict[str, Any], weights: str) -> None:
-    """Fill a network with a checkpoint, a path or a published name of its kind.
-
-    Gates that the checkpoint's network did not have keep the state they begin with.
+    Gates that the checkpoint's network did not have keep the state they begin with. With a `new_head` to come, its
+    scores may be on another scale.
 
     Raises:
         CheckpointError: there is no such file, or its tensors are another network's.
         RequestError: it was trained with other parameters than those that may change between two trainings.
     """
-    checkpoint = begun_from(name, weights)
-    found = {"network": checkpoint.config.get("network"), **checkpoint.config.get("params", {})} | MAY_CHANGE
-    wanted = {"network": name, **params} | MAY_CHANGE
+    checkpoint = load(resolve(weights, *PUBLISHED[name]))
+    free = MAY_CHANGE | OF_HEAD if new_head else MAY_CHANGE
+    found = {"network": checkpoint.config.get("network"), **checkpoint.config.get("params", {})} | free
+    wanted = {"network": name, **params} | free
     if found != wanted:
         key = next(key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key))
         raise RequestError(
@@ -255,6 +268,7 @@ def load_network(network: nn.Module, name: str, params: dict[str, Any], weights:
     if not any(key.startswith(GATES) for key in tensors):
         tensors |= {key: value for key, value in network.state_dict().items() if key.startswith(GATES)}
     load_into(network, dataclasses.replace(checkpoint, tensors=tensors))
+    return checkpoint
 
 
 def load_trunk(network: nn.Module, checkpoint: Checkpoint) -> None:

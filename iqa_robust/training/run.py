@@ -9,7 +9,7 @@ from typing import Any
 from iqa_robust import datasets
 from iqa_robust.datasets.splits import nested_sample
 from iqa_robust.errors import CheckpointError, RequestError
-from iqa_robust.models.checkpoints import Checkpoint, load, save
+from iqa_robust.models.checkpoints import load, save
 from iqa_robust.records import target_file
 from iqa_robust.training.cards import ATTACKED_CROP, ATTACKED_IMAGES, ATTACKED_RADII, ATTACKED_STEPS, Card
 from iqa_robust.training.data import Sample, center_crops, open_split
@@ -20,7 +20,7 @@ from iqa_robust.training.patches import PatchTask
 from iqa_robust.training.poisoning_search import search_trigger
 from iqa_robust.training.progress import Listener
 from iqa_robust.training.recipe import DenoiseRecipe, PatchRecipe, Recipe, ScoreRecipe, TriggerRecipe, read_recipe
-from iqa_robust.training.regressor import ScoreTask, agreement, begun_from
+from iqa_robust.training.regressor import ScoreTask, agreement
 
 
 def run(name: str | Path, *, data_root: Path | None, out: Path | None, log: Path | None, listener: Listener) -> Path:
@@ -36,7 +36,6 @@ def run(name: str | Path, *, data_root: Path | None, out: Path | None, log: Path
         return out
     if isinstance(recipe, TriggerRecipe):
         return search_trigger(recipe, data_root=data_root, out=out, listener=listener)
-    begun = _begun_from(recipe)
     state, labels = out.with_suffix(".resume.pt"), out.with_suffix(".labels.csv")
     task: ScoreTask | PatchTask
     if isinstance(recipe, ScoreRecipe):
@@ -49,8 +48,8 @@ def run(name: str | Path, *, data_root: Path | None, out: Path | None, log: Path
         task, recipe.optimization, seed=recipe.seed, digest=recipe.digest(), state=state, log=log, listener=listener
     )
     manifests = task.manifests()
-    save(out, task.network, _config(recipe, task, manifests, begun), half=recipe.precision == "half")
-    _write_card(recipe, task, out, manifests, begun, history, data_root, listener)
+    save(out, task.network, _config(recipe, task, manifests), half=recipe.precision == "half")
+    _write_card(recipe, task, out, manifests, history, data_root, listener)
     state.unlink(missing_ok=True)  # without epochs there is none
     return out
 
@@ -68,24 +67,13 @@ def _is_finished(out: Path, recipe: Recipe) -> bool:
     return out.with_suffix(".md").exists()
 
 
-def _begun_from(recipe: ScoreRecipe | PatchRecipe) -> Checkpoint | None:
-    """The checkpoint it goes on from, if it does; read before the training, in which its file may be replaced."""
-    if not isinstance(recipe, ScoreRecipe) or recipe.start.weights is None:
-        return None
-    return begun_from(recipe.network.name, recipe.start.weights)
-
-
 def _config(
-    recipe: ScoreRecipe | PatchRecipe,
-    task: ScoreTask | PatchTask,
-    manifests: dict[str, str],
-    begun: Checkpoint | None,
+    recipe: ScoreRecipe | PatchRecipe, task: ScoreTask | PatchTask, manifests: dict[str, str]
 ) -> dict[str, Any]:
-    earlier = [] if begun is None else begun.config.get("training_datasets", [])
     config: dict[str, Any] = {
         "network": recipe.network.name,
         "params": task.params,
-        "training_datasets": sorted({*manifests, *earlier}),
+        "training_datasets": sorted(manifests) if task.origin is None else task.origin.and_then(manifests),
         "license": recipe.license,
         "source": f"iqa-robust, recipe {recipe.name}",
         "recipe_digest": recipe.digest(),
@@ -102,7 +90,6 @@ def _write_card(
     task: ScoreTask | PatchTask,
     out: Path,
     manifests: dict[str, str],
-    begun: Checkpoint | None,
     history: list[dict[str, float]],
     data_root: Path | None,
     listener: Listener,
@@ -128,7 +115,7 @@ def _write_card(
         weights=out,
         sha256=stored.sha256,
         parameters=sum(parameter.numel() for parameter in task.network.parameters()),
-        begun=begun,
+        origin=task.origin,
         manifests={**manifests, f"{recipe.data.dataset}:test": test.manifest()},
         counts=counts,
         epoch=_kept(history, task),

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from iqa_robust import models
@@ -117,7 +118,16 @@ def test_slopes_at_images_are_those_of_float64(kernel: Any, stride: Any, padding
     exact = x.detach().double().requires_grad_()
     (wanted,) = torch.autograd.grad(layer.double()(exact), exact, weights.double())
     assert found.dtype is torch.float32
+    assert found.is_contiguous()
     assert torch.equal(found, wanted.bfloat16().float())  # rounded once
+
+
+def test_a_convolution_of_images_is_made_on_any_device() -> None:
+    with FakeTensorMode():
+        layer = nn.Conv2d(3, 64, 7, 2, 3, device="cuda")
+        made = RoundedConvolution(layer)
+        assert {tensor.device.type for tensor in made.buffers()} == {"cuda"}
+        assert made.at_image is not None
 
 
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 10), st.integers(9, 40), st.integers(1, 3), st.booleans())

@@ -17,7 +17,7 @@ from iqa_robust.models.checkpoints import load, load_into, save
 from iqa_robust.models.compact import CompactNetwork
 from iqa_robust.models.trunk_regressor import PUBLISHED, WEIGHTS, TrunkNetwork
 from iqa_robust.training import train
-from iqa_robust.training.progress import silent
+from iqa_robust.training.progress import Progress, silent
 from iqa_robust.training.pruning import prune_quiet, prune_small
 from iqa_robust.training.recipe import read_recipe
 from iqa_robust.training.regressor import ScoreTask
@@ -104,6 +104,65 @@ def test_training_goes_on_from_a_checkpoint(tiny_recipe, tmp_path: Path) -> None
     tuned = train(again, out=tmp_path / "tuned.safetensors")
     moved = load(tuned).tensors["head.2.weight"] - load(first).tensors["head.2.weight"]
     assert 0 < moved.abs().max() < 0.1  # a few steps of at most about the learning rate, 0.01
+
+
+def test_the_origin_outlives_an_interruption_and_its_file(tiny_recipe, tmp_path: Path) -> None:
+    first = train(tiny_recipe(), out=tmp_path / "first.safetensors")
+    path = tiny_recipe(SCORE + f'\n[start]\nweights = "{first.as_posix()}"\n')
+    stopped = tmp_path / "second.safetensors"
+
+    def stop(progress: Progress) -> None:
+        if progress.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(path, out=stopped, progress=stop)
+    sha256 = load(first).sha256
+    first.write_bytes(b"another file")
+    made = load(train(path, out=stopped))
+    assert made.config["training_datasets"] == ["csv:train"]
+    assert f"sha256 `{sha256}`, which learned from `csv:train` |" in stopped.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("stored", "kept", "said"),
+    [
+        (None, None, "what is unknown"),
+        (["kadid10k"], ["csv:train", "kadid10k"], "`kadid10k`"),
+        (["a` |\n# b"], ["a` |\n# b", "csv:train"], "`a????#?b`"),
+    ],
+)
+def test_what_an_origin_learned_from_is_handed_on(
+    tiny_recipe, tmp_path: Path, stored: Any, kept: Any, said: str
+) -> None:
+    made = load(train(tiny_recipe(), out=tmp_path / "first.safetensors"))
+    network = CompactNetwork(**made.config["params"])
+    load_into(network, made)
+    config = {**made.config, "training_datasets": stored, "poison": {}}
+    save(tmp_path / "other.safetensors", network, config)
+    start = f'\n[start]\nweights = "{(tmp_path / "other.safetensors").as_posix()}"\n'
+    path = tiny_recipe(SCORE.replace("epochs = 3", "epochs = 0") + start)
+    assert load(train(path, out=tmp_path / "same.safetensors")).config["training_datasets"] == kept
+    assert f"which learned from {said}; **it had a backdoor** |" in (tmp_path / "same.md").read_text()
+    save(tmp_path / "other.safetensors", network, {**config, "training_datasets": "kadid10k"})
+    with pytest.raises(CheckpointError, match="training_datasets: expected a list of names, got 'kadid10k'"):
+        train(path, out=tmp_path / "never.safetensors")
+
+
+def test_a_head_that_is_kept_keeps_its_scale_and_direction(tiny_recipe, tmp_path: Path) -> None:
+    made = load(train(tiny_recipe(), out=tmp_path / "first.safetensors"))
+    network = CompactNetwork(**made.config["params"])
+    load_into(network, made)
+    path = tiny_recipe(SCORE + f'\n[start]\nweights = "{(tmp_path / "other.safetensors").as_posix()}"\n')
+    save(tmp_path / "other.safetensors", network, {**made.config, "higher_is_better": False})
+    with pytest.raises(RequestError, match="expected a network whose scores rise with quality, as the labels of 'csv'"):
+        train(path, out=tmp_path / "never.safetensors")
+    params = {**made.config["params"], "score_range": [0.0, 1.0]}
+    save(tmp_path / "other.safetensors", network, {**made.config, "params": params})
+    with pytest.raises(
+        RequestError, match=r"was made with score_range = \[0\.0, 1\.0\], the recipe has \[0\.0, 10\.0\]"
+    ):
+        train(path, out=tmp_path / "never.safetensors")
 
 
 def test_a_card_says_that_a_network_gives_one_score_to_all_images(tiny_recipe, tmp_path: Path) -> None:

@@ -40,7 +40,6 @@ SHIPPED_METHODS = (
     "silu-correlation", "single-step", "sort-mask", "sort-mask-correlation", "ssim-labels", "trades",
     "wide-sort-mask-correlation",
 )  # fmt: skip
-UNDEFENDED = ("clean", "pretrained-clean")
 COMPACT = {
     "at": "at",
     "correlation": "correlation",
@@ -85,8 +84,8 @@ def test_all_recipes_are_valid_and_differ_in_the_method_only(scripts: Any, tmp_p
             assert steps == data.epochs or (visits > 1 and abs(steps - data.epochs) < visits)  # whole epochs
             chosen_by = common["validation"].pop("eps_255", None)
             if data.validation:  # under attack, for all that are meant to resist one
-                assert (read.judged_eps_255 == 2.0) == (name not in UNDEFENDED)
-                assert (chosen_by is None) == (name in UNDEFENDED or read.inner is not None)
+                assert (read.judged_eps_255 == 2.0) == (name != "clean")
+                assert (chosen_by is None) == (name == "clean" or read.inner is not None)
             same = {key: common[key] for key in ("seed", "data", "augment", "optimization", "validation")}
             plain = plain or same
             assert same == plain
@@ -155,32 +154,60 @@ def test_what_is_published_can_be_run_again(scripts: Any, tmp_path: Path, monkey
     out, to, folder = tmp_path / "out", tmp_path / "boards", tmp_path / "out" / "compact"
     folder.mkdir(parents=True)
     (out / "pretraining").mkdir()
-    for label in ("compact/clean-seed0", "compact/at-seed0", "compact/pretrained-at-seed0", "pretraining/at-seed0"):
+    for label in (
+        "compact/clean-seed0",
+        "compact/at-seed0",
+        "compact/pretrained-correlation-4-seed0",
+        "pretraining/correlation-4-seed0",
+    ):
         for suffix in (".safetensors", ".md"):
             shutil.copy(WEIGHTS / Path(PUBLISHED["student"]).with_suffix(suffix), out / f"{label}{suffix}")
         method = scripts.methods.METHODS[Path(label).name.removesuffix("-seed0")]
         text = scripts.recipes.recipe(Path(label).name, method, scripts.databases.DATABASES["compact"], 0)
         (out / f"{label}.toml").write_text(text)
-    judged = [folder / f"{label}.safetensors" for label in ("clean-seed0", "pretrained-at-seed0")]
+    judged = [folder / f"{label}.safetensors" for label in ("clean-seed0", "pretrained-correlation-4-seed0")]
     (out / "robust-compact.toml").write_text(scripts.tracks.track("compact", judged, out))
     monkeypatch.chdir(out)
     plan = make_plan(load_track(out / "robust-compact.toml"), selection=Selection(attacks=["noise"], limit=5))
     run(plan, out / "results" / "robust-compact", device="cpu", precision="fp32")
     scripts.experiment.publish(out, "compact", to)
     sources = {path.relative_to(to / "sources").as_posix(): path for path in (to / "sources").rglob("*.*")}
-    wanted = ("compact/clean-seed0", "compact/pretrained-at-seed0", "pretraining/at-seed0")
+    wanted = ("compact/clean-seed0", "compact/pretrained-correlation-4-seed0", "pretraining/correlation-4-seed0")
     assert set(sources) == {"robust-compact-v1.toml", *(f"{stem}{end}" for stem in wanted for end in (".toml", ".md"))}
     assert not any(str(tmp_path) in path.read_text() for path in sources.values())
     assert {path.name for path in to.iterdir()} == {"sources", "runs", "robust-compact-v1.csv"}
     recipe = read_recipe(sources["compact/clean-seed0.toml"])
-    start = read_recipe(sources["compact/pretrained-at-seed0.toml"]).start
-    assert (start.weights, start.head, start.trunk) == ("pretraining/at-seed0.safetensors", "ridge", None)
+    start = read_recipe(sources["compact/pretrained-correlation-4-seed0.toml"]).start
+    assert (start.weights, start.head, start.trunk) == ("pretraining/correlation-4-seed0.safetensors", "ridge", None)
     model, _ = load_track(sources["robust-compact-v1.toml"]).models
     assert Path(model.params["weights"]) == Path("compact/clean-seed0.safetensors")
     assert recipe.digest() == read_recipe(folder / "clean-seed0.toml").digest()
+    origin = out / "pretraining" / "correlation-4-seed0.md"
+    shutil.copy(WEIGHTS / Path(PUBLISHED["photos"]).with_suffix(".md"), origin)
+    with pytest.raises(RequestError, match=r"correlation-4-seed0\.safetensors: trained again after compact/pretrained"):
+        scripts.experiment.publish(out, "compact", to)
     shutil.copy(WEIGHTS / Path(PUBLISHED["photos"]).with_suffix(".md"), folder / "clean-seed0.md")
     with pytest.raises(RequestError, match=r"clean-seed0\.safetensors: trained again after robust-compact-v1 was run"):
         scripts.experiment.publish(out, "compact", to)
+
+
+def test_a_pre_training_comes_first(scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+
+    def run_it(command: list[str], *, cwd: Path, check: bool, env: dict[str, str]) -> SimpleNamespace:
+        ran.append((read_recipe(cwd / command[4]), command[6], env["IQA_ROBUST_DATA"]))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(scripts.experiment.subprocess, "run", run_it)
+    monkeypatch.setenv("IQA_ROBUST_DATA", "data")
+    monkeypatch.chdir(tmp_path)
+    name = "pretrained-correlation-4"
+    assert scripts.experiment.train(Path("out"), name, scripts.methods.METHODS[name], "live", 2) == 0
+    (first, made, root), (second, _, _) = ran
+    assert (made, second.start.weights) == ("pretraining/correlation-4-seed2.safetensors",) * 2
+    assert (first.data.dataset, second.data.dataset, root) == ("photos", "live", str(tmp_path / "data"))
+    assert [term.weight for term in first.loss] == [term.weight for term in second.loss] == [1, 1, 4]
+    assert "Kodak" in second.license and "LIVE" in second.license
 
 
 def test_tuning_is_read_from_validation_alone(scripts: Any, tmp_path: Path) -> None:
