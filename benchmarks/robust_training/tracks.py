@@ -47,6 +47,7 @@ eps_255 = [1, 2, 4]
 
 LEADING = (
     "clean", "correlation", "at", "nt", "wide-sort-mask-correlation", "correlation-4", "wide-sort-mask-correlation-4",
+    "pretrained-correlation-4", "pretrained-wide-sort-mask-correlation-4",
 )  # fmt: skip
 """Methods whose differences more images must tell apart, and the one that clean scores are compared with."""
 MANY = 120
