@@ -74,14 +74,12 @@ def _train(out: Path, name: str, method: Method, folder: str, data: Database, se
 
 
 def evaluate(out: Path, database: str) -> int:
-    """The tracks of a database: all its checkpoints, the leading ones twice, and a clean one behind purifiers."""
+    """The tracks of a database: all its checkpoints, the leading ones twice, and some behind purifiers."""
     found = [path.resolve() for path in sorted((out / database).glob("*.safetensors"))]
     status = _run(out, f"robust-{database}", track(database, found, out.resolve()))
     status |= _run(out, f"leading-{database}", leading_track(database, found, out.resolve()))
     status |= _run(out, f"radii-{database}", radii_track(database, found, out.resolve()))
-    clean = [path for path in found if path.stem.startswith("clean-seed")]
-    if clean:
-        status |= _run(out, f"purified-{database}", purified_track(database, clean[0], out.resolve()))
+    status |= _run(out, f"purified-{database}", purified_track(database, found, out.resolve()))
     return status
 
 

@@ -10,6 +10,8 @@ from recipes import toml_value
 
 PURIFIERS = ("webp", "non-local-means", "art/gaussian-augmentation")
 """Those with the most left under adaptive attacks in docs/defense_results.md."""
+PURIFIED = ("clean", "pretrained-wide-sort-mask-correlation-4")
+"""Methods whose networks are put behind purifiers: the bare one, and a robust one with a good clean SROCC."""
 CONTROL = """
 [[attacks]]
 name = "noise"
@@ -75,10 +77,20 @@ def radii_track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
     return _track(f"radii-{database}", title, database, first, out, ("none",), RADII)
 
 
-def purified_track(database: str, checkpoint: Path, out: Path) -> str:
-    """The track of one checkpoint behind each of the best purifiers."""
+def purified_track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
+    """The track of the first checkpoint of each of `PURIFIED` behind each of the best purifiers."""
     title = f"The best purifiers on {database}"
-    return _track(f"purified-{database}", title, database, [checkpoint], out, ("none", *PURIFIERS), ATTACKS, version=2)
+    first = {method: path for path in reversed(checkpoints) if (method := _method(path)) in PURIFIED}
+    return _track(
+        f"purified-{database}",
+        title,
+        database,
+        list(first.values())[::-1],
+        out,
+        ("none", *PURIFIERS),
+        ATTACKS,
+        version=2,
+    )
 
 
 def _method(checkpoint: Path) -> str:

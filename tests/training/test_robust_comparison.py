@@ -114,8 +114,12 @@ def test_tracks_are_valid_and_name_no_folder_of_the_machine(scripts: Any, tmp_pa
         assert [model.label for model in track.models] == ["at-seed0"]
         assert {attack.name for attack in track.attacks} == {"noise", "pgd", "worst-case"}
         path = tmp_path / f"purified-{database}.toml"
-        path.write_text(scripts.tracks.purified_track(database, found[0], tmp_path))
-        assert [defense.name for defense in load_track(path).defenses] == ["none", *scripts.tracks.PURIFIERS]
+        names = ("at-seed0", "clean-seed1", "clean-seed2", "pretrained-wide-sort-mask-correlation-4-seed0")
+        named = [tmp_path / database / f"{name}.safetensors" for name in names]
+        path.write_text(scripts.tracks.purified_track(database, named, tmp_path))
+        track = load_track(path)
+        assert [defense.name for defense in track.defenses] == ["none", *scripts.tracks.PURIFIERS]
+        assert [model.label for model in track.models] == ["clean-seed1", names[-1]]
 
 
 def test_the_table_is_that_of_the_records(scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
