@@ -10,8 +10,8 @@ from recipes import toml_value
 
 PURIFIERS = ("webp", "non-local-means", "art/gaussian-augmentation")
 """Those with the most left under adaptive attacks in docs/defense_results.md."""
-PURIFIED = ("clean", "pretrained-wide-sort-mask-correlation-4")
-"""Methods whose networks are put behind purifiers: the bare one, and a robust one with a good clean SROCC."""
+PURIFIED = ("clean", "pretrained-correlation-4", "pretrained-wide-sort-mask-correlation-4")
+"""Methods whose networks are put behind purifiers: the bare one, and robust ones with a good clean SROCC."""
 CONTROL = """
 [[attacks]]
 name = "noise"
