@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +101,20 @@ def test_eight_processes_give_the_same_numbers(track: Path, one_worker: Path, tm
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ray_gives_the_same_numbers(track: Path, one_worker: Path, tmp_path: Path, workers: str) -> None:
     run(track, tmp_path / "ray", "--executor", "ray", "--workers", workers)
+    assert_same(one_worker, tmp_path / "ray")
+
+
+@needs_ray
+@pytest.mark.slow
+def test_ray_starts_its_own_cluster_beside_another(
+    track: Path, one_worker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as short:  # Ray's sockets are below it: 107 characters
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        left_by_another = Path(short, "ray", "ray_current_cluster")  # what `ray start --head` leaves
+        left_by_another.parent.mkdir()
+        left_by_another.write_text("127.0.0.1:9")
+        run(track, tmp_path / "ray", "--executor", "ray", "--workers", "1")
     assert_same(one_worker, tmp_path / "ray")
 
 

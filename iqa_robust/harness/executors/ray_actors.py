@@ -45,8 +45,8 @@ class RayActors:
         Args:
             workers: how many actors; None for as many as the cluster has GPUs, or groups of `threads` cores.
             threads: of torch in each of them.
-            address: of a cluster to join, as `ray.init` takes it; None starts a cluster on this machine, unless the
-                environment variable `RAY_ADDRESS` names one.
+            address: of a cluster to join, as `ray.init` takes it; None starts a cluster on this machine, whatever
+                runs there already, unless the environment variable `RAY_ADDRESS` names one.
 
         Raises:
             RequestError: Ray is not installed.
@@ -90,8 +90,8 @@ class RayActors:
 
     def _connect(self) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        address = self.address or os.environ.get("RAY_ADDRESS")
-        if address is None:
+        address = self.address or os.environ.get("RAY_ADDRESS") or "local"  # None would join what was started here last
+        if address == "local":
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster we start reports to nobody
             options["include_dashboard"] = False
             if self.workers is not None:
@@ -100,7 +100,7 @@ class RayActors:
             _knock(address)
             self._ray.init(address=address, **options)
         except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
-            where = "a local cluster" if address is None else f"--ray-address {address}"
+            where = "a local cluster" if address == "local" else f"--ray-address {address}"
             raise RequestError(f"{where}: Ray cannot be reached ({_said(error)}).") from error
 
     def _room(self, cuda: bool) -> int:
@@ -130,9 +130,9 @@ class RayActors:
         return min(machines, fitting(self._ray.available_resources()))
 
 
-def _knock(address: str | None) -> None:
+def _knock(address: str) -> None:
     """Raise `OSError` unless somebody listens at host:port; Ray itself would try for minutes."""
-    found = re.fullmatch(r"(?:ray://)?(.+):([0-9]{1,5})", address or "")
+    found = re.fullmatch(r"(?:ray://)?(.+):([0-9]{1,5})", address)
     if found is not None:
         socket.create_connection((found[1], int(found[2])), timeout=CONNECT_SECONDS).close()
 
