@@ -8,10 +8,13 @@ from pathlib import Path
 from databases import DATABASES
 from recipes import toml_value
 
-PURIFIERS = ("webp", "non-local-means", "art/gaussian-augmentation")
-"""Those with the most left under adaptive attacks in docs/defense_results.md."""
-PURIFIED = ("clean", "pretrained-correlation-4", "pretrained-wide-sort-mask-correlation-4")
-"""Methods whose networks are put behind purifiers: the bare one, and robust ones with a good clean SROCC."""
+PURIFIERS = ("webp", "art/gaussian-augmentation")
+"""Those with the most left under adaptive attacks in docs/defense_results.md that take minutes, not half an hour."""
+PURIFIED = (
+    "clean", "at", "nt", "nt-weaker", "correlation-4", "wide-sort-mask-correlation-4",
+    "pretrained-correlation-4", "pretrained-wide-sort-mask-correlation-4",
+)  # fmt: skip
+"""Methods whose networks are put behind purifiers: the bare one and the leading robust ones."""
 CONTROL = """
 [[attacks]]
 name = "noise"
@@ -71,26 +74,22 @@ def leading_track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
 
 
 def radii_track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
-    """The track of the leading methods' first seed: more radii and more steps."""
-    first = [path for path in checkpoints if _method(path) in LEADING and path.stem.endswith("-seed0")]
+    """The track of the first checkpoint of each leading method: more radii and more steps."""
     title = f"The leading robust trainings on {database}, more radii and steps"
-    return _track(f"radii-{database}", title, database, first, out, ("none",), RADII)
+    return _track(f"radii-{database}", title, database, _first(checkpoints, LEADING), out, ("none",), RADII)
 
 
 def purified_track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
     """The track of the first checkpoint of each of `PURIFIED` behind each of the best purifiers."""
     title = f"The best purifiers on {database}"
-    first = {method: path for path in reversed(checkpoints) if (method := _method(path)) in PURIFIED}
-    return _track(
-        f"purified-{database}",
-        title,
-        database,
-        list(first.values())[::-1],
-        out,
-        ("none", *PURIFIERS),
-        ATTACKS,
-        version=2,
-    )
+    first = _first(checkpoints, PURIFIED)
+    return _track(f"purified-{database}", title, database, first, out, ("none", *PURIFIERS), ATTACKS, version=3)
+
+
+def _first(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[Path]:
+    """The first checkpoint of each of the methods, in their order."""
+    first = {method: path for path in reversed(checkpoints) if (method := _method(path)) in methods}
+    return list(first.values())[::-1]
 
 
 def _method(checkpoint: Path) -> str:

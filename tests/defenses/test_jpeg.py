@@ -17,9 +17,9 @@ from iqa_robust.defenses.codec.differentiable_jpeg import (
     LUMA,
     differentiable_jpeg,
     quantization_table,
-    smooth_round,
 )
 from iqa_robust.defenses.codec.jpeg import JPEG
+from iqa_robust.defenses.codec.transform_coding import smooth_round
 from iqa_robust.errors import ContractError
 from iqa_robust.images import on_8bit_grid
 

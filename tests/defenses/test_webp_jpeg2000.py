@@ -11,12 +11,16 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
+from iqa_robust.attacks.gradient.pgd import PGD
 from iqa_robust.defenses.base import Purifier
+from iqa_robust.defenses.codec.differentiable_vp8 import AC_STEPS, NOISE_SHAPING, differentiable_vp8, quantizer_step
 from iqa_robust.defenses.codec.jpeg2000 import JPEG2000
 from iqa_robust.defenses.codec.webp import WebP
 from iqa_robust.errors import ContractError
 from iqa_robust.images import on_8bit_grid, to_uint8
+from iqa_robust.models import create
 from iqa_robust.models.base import wrap
+from iqa_robust.records import Budget
 from iqa_robust.testing.pictures import pictures
 
 SETTINGS = [
@@ -70,6 +74,39 @@ def test_black_and_white_have_a_slope(defense: Purifier) -> None:
     x.requires_grad_(True)
     (slope,) = torch.autograd.grad(defense.surrogate(x).sum(), x)
     assert bool((slope.sum(dim=(1, 2))[:, [2, 8, 24, 30]] != 0).all())
+
+
+@pytest.mark.parametrize("quality", [20, 50, 75, 90])
+def test_the_slope_of_webp_is_of_what_drops_as_much_as_the_codec(quality: int) -> None:
+    x = pictures(4, 192, 192)
+    lost = [(differentiable_vp8(x, quality) - x).square().mean(), (WebP(quality=quality).purify(x) - x).square().mean()]
+    assert (
+        0.7 < lost[0] / lost[1] < 1.6
+    )  # the codec predicts and filters, too; a step twice as wide loses 3 times as much
+
+
+def test_libwebps_index_of_the_quality() -> None:
+    # Of libwebp: 38 at quality 50, 26 at 75, 9 at 90; steps of RFC 6386: index + 4 up to index 54.
+    assert [quantizer_step(quality) / NOISE_SHAPING * 2 for quality in (50, 75, 90)] == [42, 30, 13]
+    assert (len(AC_STEPS), AC_STEPS[54:58], AC_STEPS[-1]) == (128, (58, 60, 62, 64), 284)
+
+
+class Identity(WebP):
+    """Attacked as one attacks what has no better stand-in."""
+
+    def surrogate(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_the_slope_of_webp_moves_scores_further_than_the_identity(direction: str) -> None:
+    x, model = pictures(4, 128, 128), create("compact")
+    shift = [
+        (found.score_adv - found.score_clean).abs().mean()
+        for defense in (WebP(), Identity())
+        for found in [PGD()(defense.wrap(model), x, goal=direction, budget=Budget(eps_255=2, steps=10))]
+    ]
+    assert shift[0] > 1.1 * shift[1]
 
 
 def test_jpeg2000_needs_the_room_of_its_stand_in() -> None:

@@ -102,11 +102,11 @@ def test_tracks_are_valid_and_name_no_folder_of_the_machine(scripts: Any, tmp_pa
             f"{database}/{name}.safetensors" for name in "ab"
         ]
         assert {attack.name for attack in track.attacks} >= {"pgd", "score-reflection", "worst-case"}
-        named = [tmp_path / database / f"{name}.safetensors" for name in ("at-seed0", "trades-seed0")]
+        named = [tmp_path / database / f"{name}.safetensors" for name in ("at-seed0", "at-seed1", "trades-seed0")]
         path = tmp_path / f"leading-{database}.toml"
         path.write_text(scripts.tracks.leading_track(database, named, tmp_path))
         track = load_track(path)
-        assert [model.label for model in track.models] == ["at-seed0"]
+        assert [model.label for model in track.models] == ["at-seed0", "at-seed1"]
         assert [attack.name for attack in track.attacks] == ["noise", "worst-case"]
         path = tmp_path / f"radii-{database}.toml"
         path.write_text(scripts.tracks.radii_track(database, named, tmp_path))
@@ -114,7 +114,7 @@ def test_tracks_are_valid_and_name_no_folder_of_the_machine(scripts: Any, tmp_pa
         assert [model.label for model in track.models] == ["at-seed0"]
         assert {attack.name for attack in track.attacks} == {"noise", "pgd", "worst-case"}
         path = tmp_path / f"purified-{database}.toml"
-        names = ("at-seed0", "clean-seed1", "clean-seed2", "pretrained-wide-sort-mask-correlation-4-seed0")
+        names = ("clean-seed1", "clean-seed2", "cprl-b-seed0", "pretrained-wide-sort-mask-correlation-4-seed0")
         named = [tmp_path / database / f"{name}.safetensors" for name in names]
         path.write_text(scripts.tracks.purified_track(database, named, tmp_path))
         track = load_track(path)
