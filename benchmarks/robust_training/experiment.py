@@ -21,7 +21,7 @@ from pathlib import Path
 from databases import DATABASES, DEGRADED, PRETRAINING, Database
 from methods import METHODS, Method
 from recipes import pretrained, recipe
-from tracks import leading_track, purified_track, radii_track, track
+from tracks import leading_track, purified_track, radii_track, track, webp_track
 
 from iqa_robust.errors import RequestError
 from iqa_robust.records import RunRecord, read_records, write_record
@@ -80,6 +80,7 @@ def evaluate(out: Path, database: str) -> int:
     status |= _run(out, f"leading-{database}", leading_track(database, found, out.resolve()))
     status |= _run(out, f"radii-{database}", radii_track(database, found, out.resolve()))
     status |= _run(out, f"purified-{database}", purified_track(database, found, out.resolve()))
+    status |= _run(out, f"webp-{database}", webp_track(database, found, out.resolve()))
     return status
 
 
@@ -92,7 +93,7 @@ def publish(out: Path, database: str, to: Path) -> None:
     Raises:
         RequestError: a checkpoint was trained again after it was judged.
     """
-    for name in (f"{kind}-{database}" for kind in ("robust", "leading", "radii", "purified")):
+    for name in (f"{kind}-{database}" for kind in ("robust", "leading", "radii", "purified", "webp")):
         if not (out / "results" / name).is_dir():
             continue
         records = read_records(out / "results" / name)

@@ -28,9 +28,13 @@ def is_control(record: RunRecord) -> bool:
 
 
 def records_of(database: str, out: Path) -> list[RunRecord]:
-    """Records of both tracks of a database, without failed cells, and with the bare model's of the first only."""
+    """Records of a database's tracks at 2/255, without failed cells, and with bare models' of the first only."""
     records = []
-    for name, defended_only in ((f"robust-{database}", False), (f"purified-{database}", True)):
+    for name, defended_only in (
+        (f"robust-{database}", False),
+        (f"purified-{database}", True),
+        (f"webp-{database}", True),
+    ):
         if (out / "results" / name).is_dir():
             records += [
                 record

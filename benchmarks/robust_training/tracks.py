@@ -8,13 +8,20 @@ from pathlib import Path
 from databases import DATABASES
 from recipes import toml_value
 
-PURIFIERS = ("webp", "art/gaussian-augmentation")
-"""Those with the most left under adaptive attacks in docs/defense_results.md that take minutes, not half an hour."""
-PURIFIED = (
-    "clean", "at", "nt", "nt-weaker", "correlation-4", "wide-sort-mask-correlation-4",
-    "pretrained-correlation-4", "pretrained-wide-sort-mask-correlation-4",
-)  # fmt: skip
-"""Methods whose networks are put behind purifiers: the bare one and the leading robust ones."""
+PURIFIERS = ("non-local-means", "art/gaussian-augmentation")
+"""With `webp`, those with the most left under adaptive attacks in docs/defense_results.md."""
+PURIFIED = ("clean", "pretrained-wide-sort-mask-correlation-4")
+"""Methods whose networks are put behind them: the bare one, and a robust one with a good clean SROCC."""
+CODED = (
+    *PURIFIED,
+    "at",
+    "nt",
+    "nt-weaker",
+    "correlation-4",
+    "wide-sort-mask-correlation-4",
+    "pretrained-correlation-4",
+)
+"""Methods whose networks are put behind `webp`, which leaves most: the bare one and the leading robust ones."""
 CONTROL = """
 [[attacks]]
 name = "noise"
@@ -80,10 +87,16 @@ def radii_track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
 
 
 def purified_track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
-    """The track of the first checkpoint of each of `PURIFIED` behind each of the best purifiers."""
+    """The track of the first checkpoint of each of `PURIFIED` behind `PURIFIERS`."""
+    first, behind = _first(checkpoints, PURIFIED), ("none", *PURIFIERS)
     title = f"The best purifiers on {database}"
-    first = _first(checkpoints, PURIFIED)
-    return _track(f"purified-{database}", title, database, first, out, ("none", *PURIFIERS), ATTACKS, version=3)
+    return _track(f"purified-{database}", title, database, first, out, behind, ATTACKS, version=2)
+
+
+def webp_track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
+    """The track of the first checkpoint of each of `CODED` behind `webp`."""
+    title = f"The leading robust trainings behind WebP on {database}"
+    return _track(f"webp-{database}", title, database, _first(checkpoints, CODED), out, ("none", "webp"), ATTACKS)
 
 
 def _first(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[Path]:

@@ -120,6 +120,13 @@ def test_tracks_are_valid_and_name_no_folder_of_the_machine(scripts: Any, tmp_pa
         track = load_track(path)
         assert [defense.name for defense in track.defenses] == ["none", *scripts.tracks.PURIFIERS]
         assert [model.label for model in track.models] == ["clean-seed1", names[-1]]
+        path = tmp_path / f"webp-{database}.toml"
+        path.write_text(
+            scripts.tracks.webp_track(database, [*named, tmp_path / database / "at-seed2.safetensors"], tmp_path)
+        )
+        track = load_track(path)
+        assert [defense.name for defense in track.defenses] == ["none", "webp"]
+        assert [model.label for model in track.models] == ["clean-seed1", names[-1], "at-seed2"]
 
 
 def test_the_table_is_that_of_the_records(scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
