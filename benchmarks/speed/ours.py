@@ -7,7 +7,7 @@ from task import Attack, Task
 
 import iqa_robust as ir
 from iqa_robust.models.base import IQAModel, ModelInfo
-from iqa_robust.models.prepared import prepare
+from iqa_robust.models.prepared.twin import prepare
 from iqa_robust.records import Budget
 
 

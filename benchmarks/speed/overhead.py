@@ -19,7 +19,7 @@ from iqa_robust.harness.environment import keep_freed_memory
 from iqa_robust.harness.kept import Kept
 from iqa_robust.harness.precision import Precision, decide
 from iqa_robust.models.base import IQAModel
-from iqa_robust.models.prepared import prepare
+from iqa_robust.models.prepared.twin import prepare
 from iqa_robust.records import Budget
 
 

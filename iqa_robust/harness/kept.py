@@ -7,7 +7,7 @@ from typing import TypeVar
 from iqa_robust.attacks.known import Known
 from iqa_robust.harness.system import Batch, System
 from iqa_robust.models.base import IQAModel
-from iqa_robust.models.prepared import prepare
+from iqa_robust.models.prepared.twin import prepare
 from iqa_robust.records import Component, RunSpec
 
 KEPT_SLOPES = 8

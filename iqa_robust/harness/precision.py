@@ -17,7 +17,7 @@ from iqa_robust.harness.memory import is_out_of_memory, release
 from iqa_robust.harness.system import Batch
 from iqa_robust.models.base import IQAModel, score
 from iqa_robust.models.changes.memory import Memory
-from iqa_robust.models.prepared import PRECISIONS, prepare
+from iqa_robust.models.prepared.twin import PRECISIONS, prepare
 from iqa_robust.models.randomness import content_seeds
 from iqa_robust.records import Budget
 

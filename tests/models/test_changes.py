@@ -20,7 +20,7 @@ from iqa_robust.models.changes.memory import Memory
 from iqa_robust.models.changes.scorer import FEWEST, ChangeScorer
 from iqa_robust.models.changes.windows import Windows, cut, paste
 from iqa_robust.models.compact import CompactNetwork
-from iqa_robust.models.prepared import prepare
+from iqa_robust.models.prepared.twin import prepare
 from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.models.trunk_regressor import TrunkNetwork
 

@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from iqa_robust import models
 from iqa_robust.models import kernels
 from iqa_robust.models.base import IQAModel, ModelInfo
-from iqa_robust.models.convolutions import RoundedConvolution
-from iqa_robust.models.image_slopes import ImageSlope
 from iqa_robust.models.kernels import Like
-from iqa_robust.models.prepared import prepare
-from iqa_robust.models.residual import ResidualBlock
+from iqa_robust.models.prepared.convolutions import RoundedConvolution
+from iqa_robust.models.prepared.image_slopes import ImageSlope
+from iqa_robust.models.prepared.residual import ResidualBlock
+from iqa_robust.models.prepared.twin import prepare
 from iqa_robust.models.trunk_regressor import TrunkNetwork
 
 ROUNDING = 2**-8

@@ -13,7 +13,7 @@ from iqa_robust.models.base import ModelInfo, Swapped, WrappedModel, with_score_
 from iqa_robust.models.compact import CompactNetwork
 from iqa_robust.models.gates import create_gate
 from iqa_robust.models.gates.explain import explain
-from iqa_robust.models.prepared import prepare
+from iqa_robust.models.prepared.twin import prepare
 
 
 def test_known_network() -> None:

@@ -10,9 +10,9 @@ from torch import nn
 
 from iqa_robust import defenses, models
 from iqa_robust.errors import ContractError
-from iqa_robust.models.attention import SelfAttention
 from iqa_robust.models.base import IQAModel, ModelInfo, with_score_range
-from iqa_robust.models.prepared import prepare
+from iqa_robust.models.prepared.attention import SelfAttention
+from iqa_robust.models.prepared.twin import prepare
 
 
 class Classic(nn.Module):

@@ -20,7 +20,7 @@ from iqa_robust.models.compact import CompactNetwork
 from iqa_robust.models.gates import GATES
 from iqa_robust.models.learned import build
 from iqa_robust.models.pooling import mean_and_std
-from iqa_robust.models.prepared import prepare
+from iqa_robust.models.prepared.twin import prepare
 from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.models.trunk_regressor import TrunkNetwork
 

@@ -11,8 +11,14 @@ from iqa_robust.errors import ContractError
 from iqa_robust.models.base import IQAModel, WrappedModel, WrappedModule
 from iqa_robust.models.changes.memory import Memory
 from iqa_robust.models.changes.scorer import ChangeScorer
-from iqa_robust.models.layers import fold_batch_norms, join_relus, round_layers, straighten_attention, unfold_residuals
 from iqa_robust.models.learned import LearnedModel
+from iqa_robust.models.prepared.layers import (
+    fold_batch_norms,
+    join_relus,
+    round_layers,
+    straighten_attention,
+    unfold_residuals,
+)
 from iqa_robust.models.score_network import ScoreNetwork
 
 PRECISIONS = ("fp32", "mixed", "bf16")

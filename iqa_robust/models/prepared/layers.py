@@ -15,10 +15,10 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from iqa_robust.models.attention import SelfAttention
 from iqa_robust.models.base import IQAModel
-from iqa_robust.models.convolutions import COLORS, RoundedConvolution
-from iqa_robust.models.residual import ResidualBlock
+from iqa_robust.models.prepared.attention import SelfAttention
+from iqa_robust.models.prepared.convolutions import COLORS, RoundedConvolution
+from iqa_robust.models.prepared.residual import ResidualBlock
 
 HEAVY = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention)
 """Layers whose cost is worth the rounding."""

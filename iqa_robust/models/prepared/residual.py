@@ -7,7 +7,7 @@ import sys
 import torch
 from torch import nn
 
-from iqa_robust.models.convolutions import RoundedConvolution
+from iqa_robust.models.prepared.convolutions import RoundedConvolution
 
 
 class ResidualBlock(nn.Module):

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from iqa_robust.models.image_slopes import ImageSlope
 from iqa_robust.models.kernels import Kernel, Like
+from iqa_robust.models.prepared.image_slopes import ImageSlope
 
 COLORS = 3
 """A convolution with so many channels, or fewer, reads the image."""
