@@ -292,6 +292,17 @@ def test_clean_scores_are_read_where_every_model_has_them(scripts: Any) -> None:
     assert controls == {"clean": {0: cells[0]}, "at": {0: cells[1]}}
 
 
+def test_of_the_ways_through_a_purifier_and_around_it_the_one_that_leaves_less_counts(scripts: Any) -> None:
+    def cell(scores: list[float]) -> Any:
+        made = _cell("at-seed3", np.array(scores), [None] * 4)
+        made.status = "ok"
+        return made
+
+    through, around = cell([3, 1, 2, 0]), cell([3, 0, 1, 2])  # worse is better here: ranks .8 and .2 with -mos
+    for cells in ([through, around], [around, through]):
+        assert scripts.differences.found_in(cells, lambda _: True)["at"][3] is around
+
+
 def test_differences_are_means_over_common_seeds_with_intervals_over_contents_and_seeds(scripts: Any) -> None:
     rng = np.random.default_rng(0)
     n, contents = 12, ["a", "a", "a", None, "b", "b", None, None, "c", "c", "c", "c"]
