@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     for title, column, wanted in (
         ("under `worst-case` at 2/255", "score_adv", is_worst_case),
-        ("of clean images", "score_clean", is_control),
+        ("of clean images", "score_def_clean" if given.tracks == "webp" else "score_clean", is_control),
     ):
         found = {
             name: found_in((record for record in each if judged(record)), wanted) for name, each in records.items()

@@ -9,7 +9,7 @@ from databases import DATABASES
 from recipes import toml_value
 
 PURIFIERS = ("non-local-means", "art/gaussian-augmentation")
-"""With `webp`, those with the most left under adaptive attacks in docs/defense_results.md."""
+"""With `webp`, those that had the most left in docs/defense_results.md when they were chosen."""
 PURIFIED = ("clean", "pretrained-wide-sort-mask-correlation-4")
 """Methods whose networks are put behind them: the bare one, and a robust one with a good clean SROCC."""
 CODED = (
@@ -21,7 +21,7 @@ CODED = (
     "wide-sort-mask-correlation-4",
     "pretrained-correlation-4",
 )
-"""Methods whose networks are put behind `webp`, which leaves most: the bare one and the leading robust ones."""
+"""Methods whose networks are put behind `webp`: the bare one and the leading robust ones."""
 CONTROL = """
 [[attacks]]
 name = "noise"

@@ -13,7 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from iqa_robust.attacks.gradient.pgd import PGD
 from iqa_robust.defenses.base import Purifier
-from iqa_robust.defenses.codec.differentiable_vp8 import AC_STEPS, NOISE_SHAPING, differentiable_vp8, quantizer_step
+from iqa_robust.defenses.codec.differentiable_vp8 import AC_STEPS, COARSER, differentiable_vp8, quantizer_step
 from iqa_robust.defenses.codec.jpeg2000 import JPEG2000
 from iqa_robust.defenses.codec.webp import WebP
 from iqa_robust.errors import ContractError
@@ -87,7 +87,7 @@ def test_the_slope_of_webp_is_of_what_drops_as_much_as_the_codec(quality: int) -
 
 def test_libwebps_index_of_the_quality() -> None:
     # Of libwebp: 38 at quality 50, 26 at 75, 9 at 90; steps of RFC 6386: index + 4 up to index 54.
-    assert [quantizer_step(quality) / NOISE_SHAPING * 2 for quality in (50, 75, 90)] == [42, 30, 13]
+    assert [quantizer_step(quality) / COARSER * 2 for quality in (50, 75, 90)] == [42, 30, 13]
     assert (len(AC_STEPS), AC_STEPS[54:58], AC_STEPS[-1]) == (128, (58, 60, 62, 64), 284)
 
 

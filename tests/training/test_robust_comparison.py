@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 from scripts import scripts_of
 
 from iqa_robust import datasets, models
+from iqa_robust.defenses.codec.webp import WebP
 from iqa_robust.errors import RequestError
 from iqa_robust.harness.plan import Selection, make_plan
 from iqa_robust.harness.run import run
@@ -159,6 +160,28 @@ def test_the_table_is_that_of_the_records(scripts: Any, tmp_path: Path, monkeypa
     assert lines[1]["2/255"] == f"{(first + second) / 2:.2f} {spread}"
     assert lines[0]["minus AT"].startswith(f"{clean - first:+.2f} (")
     assert (lines[0]["validation: clean"], lines[0]["worst-case"]) == ("0.74", "-")
+
+
+def test_differences_behind_webp_are_of_scores_behind_it(
+    scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "compact").mkdir()
+    found = [tmp_path / "compact" / f"{label}.safetensors" for label in ("at-seed3", "clean-seed3")]
+    for path, published in zip(found, ("student", "photos"), strict=True):
+        shutil.copy(WEIGHTS / PUBLISHED[published], path)
+    (tmp_path / "webp-compact.toml").write_text(scripts.tracks.webp_track("compact", found, tmp_path))
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(load_track(tmp_path / "webp-compact.toml"), selection=Selection(attacks=["noise"], limit=7))
+    run(plan, tmp_path / "results" / "webp-compact", device="cpu", precision="fp32")
+    options = ("--out", str(tmp_path), "--databases", "compact", "--tracks", "webp", "--method", "at")
+    scripts.differences.main(options)
+    *_, line = capsys.readouterr().out.strip().splitlines()
+    images, mos, _ = scripts.judged_images.images_of(scripts.databases.DATABASES["compact"], limit=7)
+    coded = WebP().purify(images)
+    ranks = [
+        spearmanr(models.create("compact", weights=str(path)).eval()(coded).detach(), mos).statistic for path in found
+    ]
+    assert line.startswith(f"| `clean` | {ranks[0] - ranks[1]:+.2f} (")
 
 
 def test_what_is_published_can_be_run_again(scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
