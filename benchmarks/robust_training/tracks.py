@@ -100,7 +100,7 @@ def webp_track(database: str, checkpoints: Sequence[Path], out: Path) -> str:
 
 
 def _first(checkpoints: Sequence[Path], methods: Sequence[str]) -> list[Path]:
-    """The first checkpoint of each of the methods, in their order."""
+    """The first checkpoint of each of the methods, in the order of the checkpoints."""
     first = {method: path for path in reversed(checkpoints) if (method := _method(path)) in methods}
     return list(first.values())[::-1]
 
