@@ -24,6 +24,7 @@ from torch import nn
 
 from iqa_robust.models.compact import CompactNetwork
 from iqa_robust.models.gates import GATES
+from iqa_robust.models.gates.base import Gate
 from iqa_robust.models.gates.soft_rank import OPERATORS
 from iqa_robust.models.trunk_regressor import TrunkNetwork
 from iqa_robust.training import recipe as recipes
@@ -82,6 +83,7 @@ WORDS = {
     float: "number",
     bool: "`true` or `false`",
     Sequence[int]: "list of integers",
+    Sequence[Gate]: "list of tables",
     tuple[int, int]: "two integers",
 }
 
@@ -214,6 +216,8 @@ def _either(choices: list[str]) -> str:
 
 
 def _default(value: Any) -> str:
+    if value is inspect.Parameter.empty:
+        return "required"
     if value is None:
         return "none"
     if isinstance(value, bool):

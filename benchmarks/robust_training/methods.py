@@ -45,6 +45,8 @@ class Method:
     """The method by which it was pre-trained on degraded photographs."""
     robust: bool = True
     """Whether it is meant to resist attacks, which then help to choose its epoch."""
+    arithmetic: str = "bf16"
+    """Of the training: `bf16`, or `fp32` where it was made on a processor that has only that at a useful speed."""
 
 
 AGAINST = inner("against-ranking")
@@ -176,5 +178,27 @@ METHODS |= {
     "nt-weaker": weighted("nt", "gradient-norm", 0.01),
 }
 """Weights that `tuning.py` found on validation images."""
+ENSEMBLE = gate(
+    "ensemble", members=[{"name": "sort-mask", "form": "elements", "threshold": b} for b in (0.5, 1.0, 2.0)]
+)
+MIXED_ENSEMBLE = gate(
+    "ensemble", members=[{"name": "soft-rank"}, {"name": "sort-mask", "form": "elements", "threshold": 1.0}]
+)
+METHODS |= {
+    "wide-sort-mask-correlation-4-fp32": replace(METHODS["wide-sort-mask-correlation-4"], arithmetic="fp32"),
+    "ensemble-correlation-4-fp32": replace(
+        METHODS["wide-sort-mask-correlation-4"],
+        about="SortMask-style gates of half a deviation, one and two, their mean, and correlation form",
+        params=ENSEMBLE,
+        arithmetic="fp32",
+    ),
+    "mixed-ensemble-correlation-4-fp32": replace(
+        METHODS["wide-sort-mask-correlation-4"],
+        about="soft-rank gate and SortMask-style gate of a whole deviation, their mean, and correlation form",
+        params=MIXED_ENSEMBLE,
+        arithmetic="fp32",
+    ),
+}
+"""Ensembles of gates with the weight that was chosen for one gate, and one gate trained in the same arithmetic."""
 METHODS |= {f"pretrained-{name}": pretrained(name) for name in ("correlation-4", "wide-sort-mask-correlation-4")}
 """With more steps, and images, than the others."""

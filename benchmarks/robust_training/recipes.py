@@ -22,7 +22,7 @@ def recipe(name: str, method: Method, data: Database, seed: int) -> str:
             "learning_rate": data.learning_rate,
             "weight_decay": 1e-2,
             "warmup": 0.05,
-            "arithmetic": "bf16",
+            "arithmetic": method.arithmetic,
         },
         "validation": _validation(data, method),
         **({"inner": method.inner} if method.inner else {}),
@@ -76,4 +76,6 @@ def toml_value(value: Any) -> str:
     """TOML of JSON values; tables are written inline."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {toml_value(entry)}" for key, entry in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value, ensure_ascii=False)

@@ -33,7 +33,14 @@ def test_known_network() -> None:
     torch.testing.assert_close(layer.non_causal_map[0], torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
 
 
-@pytest.mark.parametrize("params", [{"name": "soft-rank"}, {"name": "sort-mask", "form": "elements"}])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"name": "soft-rank"},
+        {"name": "sort-mask", "form": "elements"},
+        {"name": "ensemble", "members": [{"name": "soft-rank"}, {"name": "sort-mask", "form": "elements"}]},
+    ],
+)
 def test_every_gate_is_explained_and_the_network_is_left_as_it_was(params: dict) -> None:
     network = CompactNetwork(stem=8, widths=[8, 16], hidden=8, gate={**params, "where": "every"})
     network.requires_grad_(False).train()

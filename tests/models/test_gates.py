@@ -15,6 +15,8 @@ C = 12
 CASES = [
     ("cas", {}),
     ("cifs", {}),
+    ("ensemble", {"members": [{"name": "sort-mask", "form": "elements", "threshold": b} for b in (0.5, 2.0)]}),
+    ("ensemble", {"members": [{"name": "soft-rank"}, {"name": "random"}]}),
     ("random", {}),
     ("soft-rank", {}),
     ("soft-rank", {"operator": "softsort", "statistic": "mean-abs"}),
@@ -156,6 +158,34 @@ def test_sort_mask_elements_learns_the_deviations_in_training() -> None:
     assert torch.equal(gate.scale, kept)
 
 
+def test_an_ensemble_makes_the_mean_of_its_members_and_widens_no_difference() -> None:
+    described = [{"name": "sort-mask", "form": "elements", "threshold": b} for b in (0.5, 1.0, 2.0)]
+    gate = create_gate("ensemble", 1, members=described).double().eval()
+    d = torch.linspace(-4, 4, 201, dtype=torch.float64)  # its mean is zero, and its channel's deviation counts as one
+    made = gate(d[None, None, None])[0, 0, 0]
+    torch.testing.assert_close(made, d - sum(b * torch.tanh(d / b) for b in (0.5, 1.0, 2.0)) / 3)
+    mixed = create_gate("ensemble", C, members=[{"name": "soft-rank"}, described[1]]).double().eval()
+    h = _maps()
+    alone = [create_gate(channels=C, **each).eval()(h) for each in ({"name": "soft-rank"}, described[1])]
+    torch.testing.assert_close(mixed(h), (alone[0] + alone[1]) / 2)
+    shares = mixed.weights(h)
+    assert shares.shape == h.shape and bool(((shares >= 0) & (shares <= 1)).all())
+    generator = torch.Generator().manual_seed(5)
+    h = _maps(64, 1)
+    for size in (1e-3, 0.1, 1.0, 10.0):
+        change = size * (2 * torch.rand(h.shape, dtype=h.dtype, generator=generator) - 1)
+        moved = (gate(h + change) - gate(h)).flatten(1).abs().amax(dim=1)
+        assert bool((moved <= change.flatten(1).abs().amax(dim=1) + 1e-12).all())
+
+
+def test_the_predictors_of_an_ensemble_speak_with_one_voice() -> None:
+    gate, h = _gate("ensemble", {"members": [{"name": "cifs"}, {"name": "random"}, {"name": "cifs"}]}).train(), _maps()
+    gate(h.float())
+    first, _, last = (member.auxiliary_scores for member in gate.members)
+    torch.testing.assert_close(gate.auxiliary_scores, (first + last) / 2)
+    assert not torch.equal(first, last)
+
+
 def test_random_channels_come_from_the_seed_and_are_stored() -> None:
     first, again, other = (create_gate("random", 64, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first.kept, again.kept)
@@ -192,7 +222,8 @@ def test_cifs_weighs_by_the_slopes_of_its_probe() -> None:
         (
             "hard-rank",
             {},
-            "gate: expected one of cas, cifs, random, soft-rank, sort-mask, squeeze-excitation, got 'hard-rank'.",
+            "gate: expected one of cas, cifs, ensemble, random, soft-rank, sort-mask, squeeze-excitation,"
+            " got 'hard-rank'.",
         ),
         ("random", {"kept": 0.5}, "gate 'random': unknown parameter 'kept'; it takes keep, seed."),
         ("cas", {"beta": 2}, "gate 'cas': unknown parameter 'beta'; it takes no parameters."),
@@ -204,6 +235,17 @@ def test_cifs_weighs_by_the_slopes_of_its_probe() -> None:
             "gate: operator: expected one of pairwise, softsort, permutahedron, got 'sinkhorn'.",
         ),
         ("sort-mask", {"form": "rows"}, "gate: form: expected one of channels, elements, got 'rows'."),
+        ("ensemble", {"members": []}, "gate 'ensemble': members: expected at least one gate, got none."),
+        (
+            "ensemble",
+            {"members": ["cas"]},
+            "gate 'ensemble': members: expected tables with the name of a gate, got 'cas'.",
+        ),
+        (
+            "ensemble",
+            {"members": [{"name": "random", "keep": 2}]},
+            "gate: keep: expected a number between 0 and 1, got 2.",
+        ),
     ],
 )
 def test_wrong_gates_are_refused(name: str, params: dict, sentence: str) -> None:
@@ -212,6 +254,10 @@ def test_wrong_gates_are_refused(name: str, params: dict, sentence: str) -> None
     assert str(caught.value) == sentence
 
 
-def test_values_of_the_wrong_kind_are_refused() -> None:
-    with pytest.raises(RequestError, match=r"^gate 'random': a parameter is of the wrong kind"):
-        create_gate("random", 8, keep="half")
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("random", {"keep": "half"}), ("ensemble", {}), ("ensemble", {"members": 2})],
+)
+def test_values_of_the_wrong_kind_are_refused(name: str, params: dict) -> None:
+    with pytest.raises(RequestError, match=rf"^gate '{name}': a parameter is of the wrong kind"):
+        create_gate(name, 8, **params)

@@ -11,6 +11,7 @@ from iqa_robust.errors import RequestError
 from iqa_robust.models.gates.base import Gate
 from iqa_robust.models.gates.cas import CAS
 from iqa_robust.models.gates.cifs import CIFS
+from iqa_robust.models.gates.ensemble import Ensemble
 from iqa_robust.models.gates.random_channels import RandomChannels
 from iqa_robust.models.gates.soft_rank_gate import SoftRankGate
 from iqa_robust.models.gates.sort_mask import SortMask
@@ -20,6 +21,7 @@ GATES: Mapping[str, type[Gate]] = MappingProxyType(
     {
         "cas": CAS,
         "cifs": CIFS,
+        "ensemble": Ensemble,
         "random": RandomChannels,
         "soft-rank": SoftRankGate,
         "sort-mask": SortMask,
@@ -29,7 +31,7 @@ GATES: Mapping[str, type[Gate]] = MappingProxyType(
 
 
 def create_gate(name: str, channels: int, **params: Any) -> Gate:
-    """The gate of that name for feature maps of so many channels.
+    """The gate of that name for feature maps of so many channels; `members` of an `ensemble` are tables, as gates are.
 
     Raises:
         RequestError: the name or a parameter is unknown, or a value is out of range.
@@ -42,6 +44,14 @@ def create_gate(name: str, channels: int, **params: Any) -> Gate:
             takes = ", ".join(known) or "no parameters"
             raise RequestError(f"gate {name!r}: unknown parameter {key!r}; it takes {takes}.")
     try:
+        if "members" in params:
+            params = {**params, "members": [_member(member, channels) for member in params["members"]]}
         return GATES[name](channels, **params)
     except TypeError as error:
         raise RequestError(f"gate {name!r}: a parameter is of the wrong kind ({error}).") from error
+
+
+def _member(described: Mapping[str, Any], channels: int) -> Gate:
+    if not isinstance(described, Mapping) or not isinstance(described.get("name"), str):
+        raise RequestError(f"gate 'ensemble': members: expected tables with the name of a gate, got {described!r}.")
+    return create_gate(channels=channels, **described)

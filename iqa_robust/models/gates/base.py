@@ -14,8 +14,8 @@ from iqa_robust.errors import RequestError
 class Gate(nn.Module, ABC):
     """Turns down the parts of a feature map that it holds to be non-causal: `forward(h) = weights(h) * h`.
 
-    `sort-mask` with the form `elements` is the exception: it turns down deviations from the mean of each channel,
-    mean + weights(h) * (h - mean).
+    `sort-mask` with the form `elements` is an exception: it turns down deviations from the mean of each channel,
+    mean + weights(h) * (h - mean). So is an `ensemble` with such a member: it makes the mean of what its members make.
 
     The shape (N, C, H, W) stays. A batch of N gives what N batches of one give in evaluation mode.
     """

@@ -57,7 +57,7 @@ def explain(network: nn.Module, x: torch.Tensor) -> list[LayerExplanation]:
         assert isinstance(gate, Gate)  # hooked below
         passes.append((gate, given[0], made))
 
-    names = {module: name for name, module in network.named_modules() if isinstance(module, Gate)}
+    names = _names(network)
     hooks = [gate.register_forward_hook(note) for gate in names]
     try:
         with evaluation_mode(network), torch.enable_grad():
@@ -76,6 +76,13 @@ def explain(network: nn.Module, x: torch.Tensor) -> list[LayerExplanation]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _names(network: nn.Module) -> dict[Gate, str]:
+    """The network's gates; an ensemble speaks for its members."""
+    found = {module: name for name, module in network.named_modules() if isinstance(module, Gate)}
+    members = {member for gate in found for part in gate.children() for member in part.modules()}
+    return {gate: name for gate, name in found.items() if gate not in members}
 
 
 def _layer(name: str, gate: Gate, h: torch.Tensor, made: torch.Tensor, slope: torch.Tensor) -> LayerExplanation:
