@@ -185,6 +185,19 @@ MIXED_ENSEMBLE = gate(
     "ensemble", members=[{"name": "soft-rank"}, {"name": "sort-mask", "form": "elements", "threshold": 1.0}]
 )
 METHODS |= {
+    "clean-fp32": replace(METHODS["clean"], arithmetic="fp32"),
+    "wide-sort-mask-cprl-a-fp32": replace(
+        METHODS["cprl-a"],
+        about="SortMask-style gate of a whole deviation with the terms of CPRL-style form A (reconstruction)",
+        params=WIDE_SORT_MASK,
+        arithmetic="fp32",
+    ),
+    "wide-sort-mask-cprl-b-fp32": replace(
+        METHODS["cprl-b"],
+        about="SortMask-style gate of a whole deviation with the terms of CPRL-style form B (reconstruction)",
+        params=WIDE_SORT_MASK,
+        arithmetic="fp32",
+    ),
     "wide-sort-mask-correlation-4-fp32": replace(METHODS["wide-sort-mask-correlation-4"], arithmetic="fp32"),
     "ensemble-correlation-4-fp32": replace(
         METHODS["wide-sort-mask-correlation-4"],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from methods import METHODS
 
-from iqa_robust.measures.correlation import srocc
+from iqa_robust.measures import fit_logistic, shift_abs_mos, srocc
 from iqa_robust.records import RunRecord, read_records
 from iqa_robust.tables.verdicts import verdicts
 
@@ -79,6 +79,17 @@ def card(path: Path) -> dict[str, float]:
 def sign(record: RunRecord) -> float:
     """1 where higher scores and higher labels mean the same, else -1."""
     return 1.0 if record.facts["higher_is_better"] == record.facts["mos_higher_is_better"] else -1.0
+
+
+def shift_in_labels(record: RunRecord) -> float:
+    """Mean |shift| from the system's own clean scores, in percent of the scale of the labels.
+
+    Scores become labels by the logistic that is fitted on the bare model's clean scores, as on boards.
+    """
+    images, own = record.images, "score_clean" if record.spec.defense is None else "score_def_clean"
+    low, high = record.facts["mos_range"]
+    logistic = fit_logistic(images["score_clean"], images["mos"], (low, high))
+    return 100 * shift_abs_mos(images[own], images["score_adv"], logistic) / (high - low)
 
 
 def attacked_srocc(record: RunRecord) -> float:

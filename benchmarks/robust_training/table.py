@@ -10,6 +10,8 @@ boards and flags are those of the runs below `DIR/results`.
 - worst-case: SROCC under that attack alone, 2/255, through a purifier or around it; `-` where it was not run.
 - shift / sd: mean over the images of the largest shift in any cell at 2/255, in deviations of the model's own clean
   scores.
+- shift, % MOS: mean shift under the attack at 2/255 that moves furthest, in percent of the scale of the labels, through
+  the logistic from the bare model's clean scores to labels.
 - minus AT: SROCC under the strongest attack at 2/255, less that of the method `--against` under its own strongest
   attack, on the same images and seed, with its 95 % interval (paired bootstrap over images, or over whole contents
   where images share one; ends are means over seeds).
@@ -26,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from databases import DATABASES
-from results import EPS, attacked_srocc, card, is_worst_case, method, records_of, sign, systems
+from results import EPS, attacked_srocc, card, is_worst_case, method, records_of, shift_in_labels, sign, systems
 
 from iqa_robust.measures import paired_interval
 from iqa_robust.records import RunRecord
@@ -34,7 +36,7 @@ from iqa_robust.tables.cells import defense_title
 
 COLUMNS = (
     "method", "seeds", "validation: clean", "attacked", "test: clean", "1/255", "2/255", "4/255", "worst-case",
-    "shift / sd", "minus AT", "flags",
+    "shift / sd", "shift, % MOS", "minus AT", "flags",
 )  # fmt: skip
 
 
@@ -71,6 +73,7 @@ def _line(
         **{f"{eps}/255": _mean(found[found["eps_255"] == eps]["srocc_strongest"]) for eps in (1, 2, 4)},
         "worst-case": _mean(list(worst.values())),
         "shift / sd": _mean(two["shift_worst"]),
+        "shift, % MOS": _mean([_furthest(str(row.model), str(row.defense), records) for row in two.itertuples()]),
         "minus AT": _difference(two, records, against),
         "flags": ", ".join(flags),
     }
@@ -112,8 +115,17 @@ def _difference(two: pd.DataFrame, records: Sequence[RunRecord], against: str) -
 
 
 def _strongest(model: str, defense: str, records: Sequence[RunRecord]) -> RunRecord | None:
-    """The cell at `EPS` with the lowest attacked SROCC; controls are no attacks."""
-    cells = [
+    """The cell at `EPS` with the lowest attacked SROCC."""
+    return min(_attacked(model, defense, records), key=attacked_srocc, default=None)
+
+
+def _furthest(model: str, defense: str, records: Sequence[RunRecord]) -> float:
+    return max(map(shift_in_labels, _attacked(model, defense, records)))
+
+
+def _attacked(model: str, defense: str, records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The cells of a system at `EPS`; controls are no attacks."""
+    return [
         record
         for record in records
         if record.spec.model.title == model
@@ -121,7 +133,6 @@ def _strongest(model: str, defense: str, records: Sequence[RunRecord]) -> RunRec
         and record.spec.budget.eps_255 == EPS
         and not record.facts.get("control")
     ]
-    return min(cells, key=attacked_srocc, default=None)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from iqa_robust.training.origin import Origin
 from iqa_robust.training.recipe import PatchRecipe, ScoreRecipe
-from iqa_robust.training.sections import Poison
+from iqa_robust.training.sections import VALIDATION_STEPS, Poison
 from iqa_robust.training.strict import Strict
 
 RANKED = 3
@@ -86,7 +86,7 @@ class Card:
             "",
             "## Results",
             "",
-            *_measured(self.results, self.counts.get("test", 0)),
+            *_measured(recipe, self.results, self.counts.get("test", 0)),
             "",
             "| part | measure | value |",
             "|---|---|---|",
@@ -101,8 +101,16 @@ class Card:
         return "\n".join(lines)
 
 
-def _measured(results: Mapping[str, Mapping[str, float]], tested: int) -> list[str]:
-    lines = ["Measured on the stored weights, whole images, no attack."]
+def _measured(recipe: ScoreRecipe | PatchRecipe, results: Mapping[str, Mapping[str, float]], tested: int) -> list[str]:
+    lines = ["Measured on the stored weights, whole images, no attack, unless said otherwise."]
+    crop = recipe.validation.crop if isinstance(recipe, ScoreRecipe) else None
+    if crop is not None and "validation" in results:
+        lines.append(f"The validation part was judged on the middle {crop} pixels of its images.")
+    if isinstance(recipe, ScoreRecipe) and "srocc_attacked" in results.get("validation", {}):
+        lines.append(
+            f"`srocc_attacked`: {VALIDATION_STEPS} sign steps from a random start, {recipe.judged_eps_255:g}/255, push"
+            " every score of the validation part away from its side of the median."
+        )
     if "test, attacked" in results:
         lines.append(
             f"Under attack: {ATTACKED_STEPS} sign steps from a random start push every score away from its side of the"

@@ -41,7 +41,7 @@ from iqa_robust.training.progress import Clock, Listener, Progress
 from iqa_robust.training.pruning import prune_quiet, prune_small
 from iqa_robust.training.recipe import ScoreRecipe
 from iqa_robust.training.ridge import fit_head
-from iqa_robust.training.sections import Data, Pristine
+from iqa_robust.training.sections import VALIDATION_STEPS, Data, Pristine
 
 NETWORKS: dict[str, Callable[..., ScoreNetwork]] = {"compact": CompactNetwork, "trunk-regressor": TrunkNetwork}
 PUBLISHED = {
@@ -55,8 +55,6 @@ OF_HEAD = dict.fromkeys(("score_range",))
 """Those in which it may differ, too, where the head is fitted anew."""
 GATES = "gates."
 """Names of a gate's tensors begin with it."""
-VALIDATION_STEPS = 5
-"""Of the attack that helps choose the epoch."""
 EVALUATION_BATCH = 8
 """Whole images of one size scored together."""
 

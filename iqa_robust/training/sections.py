@@ -12,6 +12,9 @@ from pydantic import Field, model_validator
 
 from iqa_robust.training.strict import Strict
 
+VALIDATION_STEPS = 5
+"""Of the attack on the validation part that helps choose the epoch."""
+
 
 class Network(Strict):
     """Which network, and the parameters of its class that a recipe may choose."""

@@ -28,6 +28,7 @@ from iqa_robust.harness.run import run
 from iqa_robust.harness.track import load_track
 from iqa_robust.models.checkpoints import load
 from iqa_robust.models.compact import PUBLISHED, WEIGHTS
+from iqa_robust.tables.board import board
 from iqa_robust.training import train
 from iqa_robust.training.recipe import SHIPPED, read_recipe
 
@@ -154,6 +155,8 @@ def test_the_table_is_that_of_the_records(scripts: Any, tmp_path: Path, monkeypa
     assert lines[0]["2/255"] == f"{clean:.2f}"
     spread = f"({min(first, second):.2f} to {max(first, second):.2f})"
     assert lines[1]["2/255"] == f"{(first + second) / 2:.2f} {spread}"
+    cells = board(records).query("eps_255 == 2 and attack == 'pgd'").set_index("model")
+    assert lines[0]["shift, % MOS"] == f"{cells.loc['clean-seed0', 'shift_abs_mos']:.2f}"
     assert lines[0]["minus AT"].startswith(f"{clean - first:+.2f} (")
     assert (lines[0]["validation: clean"], lines[0]["worst-case"]) == ("0.74", "-")
 

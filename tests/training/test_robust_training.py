@@ -106,6 +106,8 @@ def test_card_and_log_tell_the_attacked_measures(tiny_recipe, tmp_path: Path) ->
     train(tiny_recipe(extra=INNER + ATTACKED), out=out, log=log)
     card = out.with_suffix(".md").read_text()
     assert "| test, attacked | srocc at 2/255 |" in card
+    assert "`srocc_attacked`: 5 sign steps from a random start, 4/255, push" in card
+    assert "middle" not in card.partition("Under attack")[0]  # this recipe judges whole images
     assert "| objective | inner: aim = against-ranking, eps_255 = 4.0, steps = 2, ramp = 0.5" in card
     table = pd.read_csv(log)
     assert table["epoch"].tolist() == [1, 2, 3]
