@@ -185,7 +185,6 @@ MIXED_ENSEMBLE = gate(
     "ensemble", members=[{"name": "soft-rank"}, {"name": "sort-mask", "form": "elements", "threshold": 1.0}]
 )
 METHODS |= {
-    "clean-fp32": replace(METHODS["clean"], arithmetic="fp32"),
     "wide-sort-mask-cprl-a-fp32": replace(
         METHODS["cprl-a"],
         about="SortMask-style gate of a whole deviation with the terms of CPRL-style form A (reconstruction)",
@@ -198,7 +197,6 @@ METHODS |= {
         params=WIDE_SORT_MASK,
         arithmetic="fp32",
     ),
-    "wide-sort-mask-correlation-4-fp32": replace(METHODS["wide-sort-mask-correlation-4"], arithmetic="fp32"),
     "ensemble-correlation-4-fp32": replace(
         METHODS["wide-sort-mask-correlation-4"],
         about="SortMask-style gates of half a deviation, one and two, their mean, and correlation form",
@@ -212,6 +210,6 @@ METHODS |= {
         arithmetic="fp32",
     ),
 }
-"""Ensembles of gates with the weight that was chosen for one gate, and one gate trained in the same arithmetic."""
+"""The SortMask-style gate with the terms of CPRL v1, and ensembles of gates with the weight that was chosen for one."""
 METHODS |= {f"pretrained-{name}": pretrained(name) for name in ("correlation-4", "wide-sort-mask-correlation-4")}
 """With more steps, and images, than the others."""

@@ -58,8 +58,8 @@ eps_255 = [1, 2, 4]
 """What the other tracks leave out: `worst-case` at the other radii, and PGD of ten times the steps."""
 
 LEADING = (
-    "clean", "clean-fp32", "correlation", "at", "nt", "wide-sort-mask-correlation", "correlation-4",
-    "wide-sort-mask-correlation-4", "pretrained-correlation-4", "pretrained-wide-sort-mask-correlation-4",
+    "clean", "correlation", "at", "nt", "wide-sort-mask-correlation", "correlation-4", "wide-sort-mask-correlation-4",
+    "pretrained-correlation-4", "pretrained-wide-sort-mask-correlation-4",
 )  # fmt: skip
 """Methods whose differences more images must tell apart, and the one that clean scores are compared with."""
 MANY = 120

@@ -80,6 +80,8 @@ def test_all_recipes_are_valid_and_differ_in_the_method_only(scripts: Any, tmp_p
             visits = read.inner.steps if read.inner is not None and read.inner.method == "free" else 1
             steps = common["optimization"].pop("epochs") * visits
             assert steps == data.epochs or (visits > 1 and abs(steps - data.epochs) < visits)  # whole epochs
+            arithmetic = common["optimization"].pop("arithmetic")
+            assert arithmetic == ("fp32" if name.endswith("-fp32") else "bf16")
             chosen_by = common["validation"].pop("eps_255", None)
             if data.validation:  # under attack, for all that are meant to resist one
                 assert (read.judged_eps_255 == 2.0) == (name != "clean")
