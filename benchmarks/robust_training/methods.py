@@ -94,7 +94,6 @@ METHODS: dict[str, Method] = {
     ),
     "nt": Method("NT, gradient norm", NT),
     "wide-sort-mask-nt": Method("SortMask-style gate of a whole deviation and NT", NT, None, WIDE_SORT_MASK),
-    "nt-correlation": Method("NT and correlation form", (*RANKING, SMALL_SLOPE), AGAINST),
     "wide-sort-mask-nt-correlation": Method(
         "SortMask-style gate of a whole deviation, NT and correlation form",
         (*RANKING, SMALL_SLOPE),

@@ -243,6 +243,11 @@ def test_cifs_weighs_by_the_slopes_of_its_probe() -> None:
         ),
         (
             "ensemble",
+            {"members": [{"name": "random", "channels": 8}]},
+            "gate 'ensemble': members: their `channels` are those of the ensemble; leave the key out.",
+        ),
+        (
+            "ensemble",
             {"members": [{"name": "random", "keep": 2}]},
             "gate: keep: expected a number between 0 and 1, got 2.",
         ),

@@ -163,6 +163,22 @@ def test_the_table_is_that_of_the_records(scripts: Any, tmp_path: Path, monkeypa
     assert (lines[0]["validation: clean"], lines[0]["worst-case"]) == ("0.74", "-")
 
 
+def test_shifts_in_labels_are_shares_of_their_scale_from_the_system_s_own_clean_scores(scripts: Any) -> None:
+    rng = np.random.default_rng(0)
+    mos = np.linspace(0.1, 0.9, 40)
+    clean = 100 * mos + rng.normal(0, 3, 40)
+    images = pd.DataFrame({"mos": mos, "score_clean": clean, "score_def_clean": clean + 20, "score_adv": clean + 20})
+
+    def shift(images: pd.DataFrame, top: float, defense: str | None) -> float:
+        record = SimpleNamespace(images=images, facts={"mos_range": [0.0, top]}, spec=SimpleNamespace(defense=defense))
+        return float(scripts.results.shift_in_labels(record))
+
+    bare = shift(images, 1.0, None)
+    assert 10 < bare < 20  # twenty hundredths of the scale, less where the curve levels off at its ends
+    assert shift(images, 1.0, "webp") == 0.0
+    assert shift(images.assign(mos=100 * mos), 100.0, None) == pytest.approx(bare, rel=1e-3)  # the curve's fit
+
+
 def test_differences_behind_webp_are_of_scores_behind_it(
     scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

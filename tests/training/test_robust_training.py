@@ -179,11 +179,13 @@ def test_choosing_by_attacked_scores_needs_a_player(tiny_recipe) -> None:
 
 def test_a_radius_of_the_validation_judges_without_a_player(tiny_recipe, tmp_path: Path) -> None:
     recipe, log = tiny_recipe(), tmp_path / "clean.csv"
-    recipe.write_text(recipe.read_text().replace("[validation]", "[validation]\neps_255 = 2"))
+    recipe.write_text(recipe.read_text().replace("[validation]", "[validation]\neps_255 = 2\ncrop = 32"))
     out = train(recipe, out=tmp_path / "clean.safetensors", log=log)
     table = pd.read_csv(log)
     assert table["both"].to_numpy() == pytest.approx((table["srocc"] + table["srocc_attacked"]) / 2)
-    assert f"epoch {table['both'].idxmax() + 1} was kept" in out.with_suffix(".md").read_text()
+    card = out.with_suffix(".md").read_text()
+    assert f"epoch {table['both'].idxmax() + 1} was kept" in card
+    assert "The validation part was judged on the middle 32 pixels of its images." in card
 
 
 def test_recipes_without_robust_sections_keep_their_digest() -> None:

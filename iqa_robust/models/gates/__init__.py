@@ -54,4 +54,7 @@ def create_gate(name: str, channels: int, **params: Any) -> Gate:
 def _member(described: Mapping[str, Any], channels: int) -> Gate:
     if not isinstance(described, Mapping) or not isinstance(described.get("name"), str):
         raise RequestError(f"gate 'ensemble': members: expected tables with the name of a gate, got {described!r}.")
-    return create_gate(channels=channels, **described)
+    params = {key: value for key, value in described.items() if key != "name"}
+    if "channels" in params:
+        raise RequestError("gate 'ensemble': members: their `channels` are those of the ensemble; leave the key out.")
+    return create_gate(described["name"], channels, **params)

@@ -18,7 +18,7 @@ class LayerExplanation:
     """One gate at N images, with h (N, C, H, W) what it gets, h' what it makes, and g the slope of the score by h'.
 
     h' is the gate's weight times h; of `sort-mask` with the form `elements`, the channel's mean plus the weight times
-    the deviation from it.
+    the deviation from it. Of an `ensemble`, h' and the weights are the means of its members'.
     """
 
     layer: str
