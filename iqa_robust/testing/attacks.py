@@ -34,6 +34,8 @@ JUDGING = 3
 """Passes per image that are the judge's own: the clean score, and at most two candidates."""
 BATCH_SHARE = 1e-3
 """Part of the values that may differ by one gray level with the batch: float32 sums of another order, rounded."""
+TURNED_SHARE = 1e-4
+"""Part that may differ by more: where a slope is near zero, such a sum can turn its sign."""
 
 
 def check(attack: Attack | str) -> Report:
@@ -329,12 +331,12 @@ class _Suite:
             apart = (255 * (together - alone)).abs().round()
             share = (apart > 0).float().mean().item()
             worst = max(worst, share)
-            if apart.max() > 1 or share > BATCH_SHARE:
+            if share > BATCH_SHARE or (apart > 1).float().mean().item() > TURNED_SHARE:
                 raise ViolationError(
                     f"{norm}: expected an image to be attacked alike in a batch and alone, {100 * share:.1f} % of the"
                     f" values differ, by up to {int(apart.max())} levels; normalize and draw per image."
                 )
-        return "the same images in a batch and alone" if worst == 0 else f"{100 * worst:.2g} % differ by a level"
+        return "the same images in a batch and alone" if worst == 0 else f"{100 * worst:.2g} % differ"
 
     def input_unchanged(self) -> str:
         images = self.images.clone()

@@ -102,13 +102,20 @@ def test_a_registered_defense_the_track_lacks_can_be_added(cli, track, tmp_path)
     assert list(pd.read_csv(tmp_path / "o" / "board.csv")["defense"]) == ["bit-depth"]
 
 
+def assert_the_same(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    """Boards but for the order of float32 sums, which the curve that is fitted to these few images magnifies.
+
+    Scores of up to 100 differ by some 1e-4 on processors without AVX-512; SROCC would move by steps of 1e-2.
+    """
+    pd.testing.assert_frame_equal(one, other, rtol=1e-3, atol=1e-3)
+
+
 def test_two_processes_give_the_same_board(cli, track, out, tmp_path) -> None:
     cli("run", track, "--out", out)
     outcome = cli("run", track, "--out", tmp_path / "two", "--workers", "2")
     assert outcome.status == 0, outcome.err
     one, two = (pd.read_csv(folder / "board.csv").drop(columns="seconds") for folder in (out, tmp_path / "two"))
-    # Workers get fewer threads, which changes the order of float32 sums; 1e-5 is a hundred times that.
-    pd.testing.assert_frame_equal(one, two, rtol=1e-5, atol=1e-5)
+    assert_the_same(one, two)  # workers get fewer threads, which changes the order of float32 sums
 
 
 def test_another_batch_size_gives_the_same_board(cli, track_text, track, out, tmp_path) -> None:
@@ -117,8 +124,7 @@ def test_another_batch_size_gives_the_same_board(cli, track_text, track, out, tm
     other.write_text(track_text.replace("batch_size = 2", "batch_size = 5"))
     assert cli("run", other, "--out", tmp_path / "five").status == 0
     one, five = (pd.read_csv(folder / "board.csv").drop(columns="seconds") for folder in (out, tmp_path / "five"))
-    # Another batch may change the order of float32 sums; 1e-5 is a hundred times that.
-    pd.testing.assert_frame_equal(one, five, rtol=1e-5, atol=1e-5)
+    assert_the_same(one, five)  # another batch may change the order of float32 sums
 
 
 def test_a_record_says_where_it_comes_from(cli, track, out) -> None:

@@ -23,7 +23,10 @@ from iqa_robust.models.prepared.residual import ResidualBlock
 from iqa_robust.models.prepared.twin import prepare
 from iqa_robust.models.trunk_regressor import TrunkNetwork
 
-ROUNDING = 2**-8
+ITS_OWN = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+"""Whether oneDNN convolves in bfloat16 on this processor. On others PyTorch has a way of its own, which rounds partial
+sums as well; `--precision auto` stays in float32 there."""
+ROUNDING = 2**-8 if ITS_OWN else 2**-5
 """bfloat16 keeps 8 bits; a result of order one is rounded once, or twice where the bias is added to a rounded sum."""
 
 SHAPES = [
@@ -228,7 +231,7 @@ def test_blocks_of_residual_networks_are_unfolded_and_keep_scores_and_slopes(bac
     exact, rounded = (_slope(each, x).flatten(1) for each in (model, twin))
     # Every layer rounds to 8 bits; the direction turns by some 20 degrees over fifty of them.
     assert bool((torch.cosine_similarity(exact, rounded) > 0.9).all())
-    torch.testing.assert_close(twin(x), model(x), rtol=0, atol=0.5)  # of a range of 100
+    torch.testing.assert_close(twin(x), model(x), rtol=0, atol=0.5 if ITS_OWN else 2.0)  # of a range of 100
 
 
 def _images() -> torch.Tensor:

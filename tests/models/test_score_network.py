@@ -28,10 +28,20 @@ NETWORKS: dict[str, Callable[..., ScoreNetwork]] = {
     "compact": lambda **params: CompactNetwork(stem=8, widths=[8, 16], hidden=8, **params),
     "trunk": lambda **params: TrunkNetwork(score_range=[0.0, 1.0], **params),
 }
-GATED: list[dict[str, Any]] = [{"name": name, "where": "every"} for name in sorted(GATES)] + [
+ENSEMBLE = {
+    "name": "ensemble",
+    "where": "every",
+    "members": [{"name": "cas"}, {"name": "sort-mask", "form": "elements"}],
+}
+GATED: list[dict[str, Any]] = [{"name": name, "where": "every"} for name in sorted({*GATES} - {"ensemble"})] + [
+    ENSEMBLE,
     {"name": "soft-rank", "operator": "permutahedron"},
     {"name": "sort-mask", "form": "elements", "where": "every"},
 ]
+
+
+def _named(gate: dict[str, Any]) -> str:
+    return "-".join(value for value in gate.values() if isinstance(value, str))
 
 
 def _network(kind: str, **params: Any) -> ScoreNetwork:
@@ -100,7 +110,7 @@ def test_scores_are_made_of_features(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(NETWORKS))
-@pytest.mark.parametrize("gate", GATED, ids=lambda gate: "-".join(map(str, gate.values())))
+@pytest.mark.parametrize("gate", GATED, ids=_named)
 def test_gated_networks_keep_the_contract(kind: str, gate: dict) -> None:
     network, x = _network(kind, gate=gate, feature_denoising=True), _images()
     for denoiser in network.denoisers:
@@ -150,7 +160,7 @@ def test_slopes_of_a_smooth_gated_network_are_exact() -> None:
     assert torch.autograd.gradcheck(network, x, atol=1e-4)
 
 
-@pytest.mark.parametrize("gate", GATED, ids=lambda gate: "-".join(map(str, gate.values())))
+@pytest.mark.parametrize("gate", GATED, ids=_named)
 def test_checkpoints_hold_gates(tmp_path: Path, gate: dict) -> None:
     params = {
         "stem": 8,
