@@ -163,6 +163,11 @@ def weighted(base: str, term: str, weight: float) -> Method:
     return replace(METHODS[base], loss=changed)
 
 
+def in_float32(base: str, about: str, params: Section) -> Method:
+    """The same method with other parameters of the network, trained in float32."""
+    return replace(METHODS[base], about=about, params=params, arithmetic="fp32")
+
+
 def pretrained(base: str) -> Method:
     """The same method, begun where it ended on degraded photographs."""
     return replace(
@@ -184,29 +189,25 @@ MIXED_ENSEMBLE = gate(
     "ensemble", members=[{"name": "soft-rank"}, {"name": "sort-mask", "form": "elements", "threshold": 1.0}]
 )
 METHODS |= {
-    "wide-sort-mask-cprl-a-fp32": replace(
-        METHODS["cprl-a"],
-        about="SortMask-style gate of a whole deviation with the terms of CPRL-style form A (reconstruction)",
-        params=WIDE_SORT_MASK,
-        arithmetic="fp32",
+    "wide-sort-mask-cprl-a-fp32": in_float32(
+        "cprl-a",
+        "SortMask-style gate of a whole deviation with the terms of CPRL-style form A (reconstruction)",
+        WIDE_SORT_MASK,
     ),
-    "wide-sort-mask-cprl-b-fp32": replace(
-        METHODS["cprl-b"],
-        about="SortMask-style gate of a whole deviation with the terms of CPRL-style form B (reconstruction)",
-        params=WIDE_SORT_MASK,
-        arithmetic="fp32",
+    "wide-sort-mask-cprl-b-fp32": in_float32(
+        "cprl-b",
+        "SortMask-style gate of a whole deviation with the terms of CPRL-style form B (reconstruction)",
+        WIDE_SORT_MASK,
     ),
-    "ensemble-correlation-4-fp32": replace(
-        METHODS["wide-sort-mask-correlation-4"],
-        about="SortMask-style gates of half a deviation, one and two, their mean, and correlation form",
-        params=ENSEMBLE,
-        arithmetic="fp32",
+    "ensemble-correlation-4-fp32": in_float32(
+        "correlation-4",
+        "SortMask-style gates of half a deviation, one and two, their mean, and correlation form",
+        ENSEMBLE,
     ),
-    "mixed-ensemble-correlation-4-fp32": replace(
-        METHODS["wide-sort-mask-correlation-4"],
-        about="soft-rank gate and SortMask-style gate of a whole deviation, their mean, and correlation form",
-        params=MIXED_ENSEMBLE,
-        arithmetic="fp32",
+    "mixed-ensemble-correlation-4-fp32": in_float32(
+        "correlation-4",
+        "soft-rank gate and SortMask-style gate of a whole deviation, their mean, and correlation form",
+        MIXED_ENSEMBLE,
     ),
 }
 """The SortMask-style gate with the terms of CPRL v1, and ensembles of gates with the weight that was chosen for one."""
