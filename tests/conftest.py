@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does, so that other work slows tests down less
+if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # before torch: they share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

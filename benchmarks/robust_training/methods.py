@@ -189,6 +189,7 @@ MIXED_ENSEMBLE = gate(
     "ensemble", members=[{"name": "soft-rank"}, {"name": "sort-mask", "form": "elements", "threshold": 1.0}]
 )
 METHODS |= {
+    "clean-fp32": in_float32("clean", "no robust training", {}),
     "wide-sort-mask-cprl-a-fp32": in_float32(
         "cprl-a",
         "SortMask-style gate of a whole deviation with the terms of CPRL-style form A (reconstruction)",
@@ -210,6 +211,7 @@ METHODS |= {
         MIXED_ENSEMBLE,
     ),
 }
-"""The SortMask-style gate with the terms of CPRL v1, and ensembles of gates with the weight that was chosen for one."""
+"""Clean training, the SortMask-style gate with the terms of CPRL v1, and ensembles of gates with the weight that was
+chosen for one."""
 METHODS |= {f"pretrained-{name}": pretrained(name) for name in ("correlation-4", "wide-sort-mask-correlation-4")}
 """With more steps, and images, than the others."""

@@ -57,9 +57,14 @@ eps_255 = [1, 2, 4]
 """
 """What the other tracks leave out: `worst-case` at the other radii, and PGD of ten times the steps."""
 
+DESCRIPTION = (
+    "Checkpoints of benchmarks/robust_training, attacked adaptively; runs where the weights lie. cprl-*, soft-rank-*"
+    " and *sort-mask-* are CPRL-style reconstructions of ours, not the paper's method."
+)
 LEADING = (
-    "clean", "correlation", "at", "nt", "wide-sort-mask-correlation", "correlation-4", "wide-sort-mask-correlation-4",
-    "pretrained-correlation-4", "pretrained-wide-sort-mask-correlation-4",
+    "clean", "clean-fp32", "correlation", "at", "nt", "wide-sort-mask-correlation", "correlation-4",
+    "wide-sort-mask-correlation-4", "pretrained-correlation-4",
+    "pretrained-wide-sort-mask-correlation-4",
 )  # fmt: skip
 """Methods whose differences more images must tell apart, and the one that clean scores are compared with."""
 MANY = 120
@@ -136,7 +141,7 @@ score_range = [{low}, {high}]
     return f"""name = "{name}"
 version = {version}
 title = "{title}"
-description = "Checkpoints of benchmarks/robust_training, attacked adaptively; runs where the weights lie."
+description = "{DESCRIPTION}"
 batch_size = 8
 
 [dataset]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from experiment import train
-from methods import METHODS, Method, Section, gate, weighted
+from methods import METHODS, Method, Section, gate, in_float32, weighted
 from results import card
 
 
@@ -42,7 +42,7 @@ def _elements(where: str = "every", **params: Any) -> Setting:
 
 def _ranked(where: str = "every", **params: Any) -> Setting:
     base = "soft-rank-correlation"
-    return Setting(base, replace(METHODS[base], params=gate("soft-rank", where, **params)))
+    return Setting(base, in_float32(base, METHODS[base].about, gate("soft-rank", where, **params)))
 
 
 def _weighted(base: str, term: str, weight: float) -> Setting:
@@ -55,18 +55,17 @@ def _judged(base: str, name: str) -> Setting:
 
 
 SETTINGS: dict[str, Setting] = {
-    "threshold-quarter": _elements(threshold=0.25),
     "threshold-1": _elements(threshold=1.0),
     "threshold-2": _elements(threshold=2.0),
     "last": _elements("last"),
     "last-threshold-2": _elements("last", threshold=2.0),
     "channels": _gated(gate("sort-mask")),
+    "soft-rank-fp32": _ranked(),
     "soft-rank-last": _ranked("last"),
+    "soft-rank-sharp": _ranked(temperature=0.1),
     "soft-rank-softsort": _ranked(operator="softsort"),
     "soft-rank-permutahedron": _ranked(operator="permutahedron"),
-    "correlation-1": _weighted("correlation", "plcc", 1.0),
     "correlation-4": _judged("correlation", "correlation-4"),
-    "correlation-8": _weighted("correlation", "plcc", 8.0),
     "wide-sort-mask-correlation-4": _judged("wide-sort-mask-correlation", "wide-sort-mask-correlation-4"),
     "trades-2": _weighted("trades", "difference", 2.0),
     "trades-20": _judged("trades", "trades-20"),
