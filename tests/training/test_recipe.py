@@ -54,6 +54,7 @@ def test_the_shipped_recipes() -> None:
         "trunk-clive-poisoned-wanet",
         "trunk-clive-pruned",
         "unet-photos",
+        "wide-sort-mask-correlation-4-clive",
         "wide-sort-mask-correlation-clive",
     ]
 
