@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from experiment import train
-from methods import METHODS, Method, Section, gate, in_float32, weighted
+from methods import METHODS, WIDE_SORT_MASK, Method, Section, gate, in_float32, weighted
 from results import card
 
 
@@ -65,6 +65,9 @@ SETTINGS: dict[str, Setting] = {
     "soft-rank-sharp": _ranked(temperature=0.1),
     "soft-rank-softsort": _ranked(operator="softsort"),
     "soft-rank-permutahedron": _ranked(operator="permutahedron"),
+    "wide-sort-mask-at": Setting(
+        "sort-mask-at", in_float32("sort-mask-at", METHODS["sort-mask-at"].about, WIDE_SORT_MASK)
+    ),
     "correlation-4": _judged("correlation", "correlation-4"),
     "wide-sort-mask-correlation-4": _judged("wide-sort-mask-correlation", "wide-sort-mask-correlation-4"),
     "trades-2": _weighted("trades", "difference", 2.0),
