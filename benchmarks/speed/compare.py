@@ -5,8 +5,9 @@
 - shift: mean shift of the score, judged alike for all: fp32, 8-bit grid, inside the ball;
 - memory: what the attack adds, at its peak, to a process with the network, the images and the library.
 
-Libraries attack a classifier of two classes whose loss has the slope of the score (`task.TwoLogits`), in fp32, without
-a random start. Foolbox is no dependency of this package; the extra `speed` has it.
+Libraries attack a classifier of two classes whose loss has the slope of the score (`task.TwoLogits`), in fp32. FGSM and
+PGD start at the clean image, APGD at a draw from the ball and Square at drawn stripes, whoever runs them. Foolbox is no
+dependency of this package; the extra `speed` has it.
 """
 
 from __future__ import annotations

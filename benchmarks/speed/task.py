@@ -30,7 +30,7 @@ class Task:
     queries: int = 1000
     """Images that `square` tries, per image."""
     precision: str = "fp32"
-    """In which this package searches, `fp32` or `bf16`."""
+    """In which this package searches, `fp32`, `mixed` or `bf16`."""
 
     @property
     def eps(self) -> float:

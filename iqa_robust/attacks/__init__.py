@@ -117,3 +117,7 @@ names, get, create = registry.names, registry.get, registry.create
 
 TYPICAL = "pgd"
 """The attack that stands for those by gradients where only one can be tried."""
+SINGLE_STEP = "fgsm"
+"""The attack of one gradient, which no later one corrects."""
+RANDOM_SEARCH = "square"
+"""The attack that stands for searches by scores."""

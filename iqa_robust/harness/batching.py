@@ -19,7 +19,7 @@ MOST_ON_GPU = 256
 
 
 def images_at_once(model: IQAModel, batch: Batch, asked: int, free: int | None = None, workers: int = 1) -> int:
-    """Images per batch; results do not depend on it.
+    """Images per batch; results do not depend on it, beyond the rounding of kernels that libraries choose by it.
 
     On a GPU as many as fit, in powers of two, up to `MOST_ON_GPU`: small batches leave it idle. On a CPU what the track
     asks for, since more is no faster, or fewer where these do not fit.

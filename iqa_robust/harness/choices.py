@@ -30,13 +30,14 @@ class Choices:
     """Precision and batch size of the jobs of a run, model by model.
 
     A precision that was measured is kept in the folder of the run, so that a run that is taken up again, on whatever
-    machine, goes on in the arithmetic it began with. The batch size changes no number and belongs to the machine.
+    machine, goes on in the arithmetic it began with. The batch size belongs to the machine; it changes
+    no number beyond the rounding of kernels, which libraries choose by it.
     """
 
     def __init__(
         self, precision: str, plan: Plan, device: torch.device, store: Store, listener: Listener, workers: int = 1
     ) -> None:
-        """`precision`: `auto`, `fp32` or `bf16`; `listener` is told what is measured; `workers` share the memory."""
+        """`precision`: `auto` or of `PRECISIONS`; `listener` is told what is measured; `workers` share the memory."""
         self._workers = workers
         self._asked, self._plan, self._device, self._store, self._listener = precision, plan, device, store, listener
         self._made: dict[str, tuple[Precision, int]] = {}

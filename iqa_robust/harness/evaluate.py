@@ -91,9 +91,11 @@ def evaluate(
         seed: of all randomness.
         target: see `goal`.
         device: `auto`, `cpu` or `cuda`.
-        precision: arithmetic in which the attack searches: `fp32`, `bf16`, or `auto`, which measures both on a few
-            images and takes the faster one that is as strong. Scores are float32 in any case.
-        batch_size: images per batch; results do not depend on it.
+        precision: arithmetic in which the attack searches: `fp32`, `bf16`, `mixed` (float32, and bfloat16 for what
+            changes between the images of a random search), or `auto`, which measures them on a few images and takes
+            the faster one that is as strong. Scores are float32 in any case.
+        batch_size: images per batch; results do not depend on it, beyond the rounding of kernels that libraries choose
+            by it. `auto` measures on a batch of this size.
 
     Returns:
         A record with `.images` (a row per image) and `.measures()`. A failed attack gives a record with status

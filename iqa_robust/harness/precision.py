@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from scipy.stats import trim_mean
 
-from iqa_robust import attacks
 from iqa_robust.errors import ContractError
 from iqa_robust.harness.memory import is_out_of_memory, release
+from iqa_robust.harness.strength import TRIAL, WEAKER, Trial
 from iqa_robust.harness.system import Batch
 from iqa_robust.models.base import IQAModel, score
 from iqa_robust.models.changes.memory import Memory
 from iqa_robust.models.prepared.twin import PRECISIONS, prepare
 from iqa_robust.models.randomness import content_seeds
-from iqa_robust.records import Budget
 
 IMAGES = 8
 """Images that are looked at before it is known how many fit."""
 REPEATS = 3
 """Timed calls."""
-WEAKER = 0.01
-"""The share by which shifts found in bfloat16, scored in float32, may fall short; see `_strength`."""
 ROUNDING = 0.01
 """The largest root mean square error of a score's change, as a share of that change, for searches by scores."""
 ROUNDING_OF_CHANGES = 0.03
@@ -35,11 +31,6 @@ PAYS = 1.1
 """The least gain in speed for which scores are rounded."""
 WORTH = 0.01
 """Seconds of a float32 gradient pass of the images below which nothing is gained: the attack's own arithmetic rules."""
-OUTLIERS = 0.2
-"""Share of the trials that are left out at either end: an image that a climb leads to another optimum in one arithmetic
-and not in the other says nothing of either, and a single one can be 2 % of the shift of all."""
-TRIAL = Budget(norm="linf", eps_255=2, steps=10)
-"""The attack that is tried; also the size of the random change whose score is compared."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +91,13 @@ def _measured(model: IQAModel, batch: Batch) -> Precision:
 
 
 def decide(model: IQAModel, batch: Batch) -> Precision:
-    """Measure a bare model on a few images: speed and strength in float32 and in bfloat16.
+    """Measure a bare model on a few images: speed in float32 and in bfloat16, and, where bfloat16 is faster, strength.
 
-    bfloat16 serves gradient attacks where it is faster and shifts, scored in float32, are at most `WEAKER` smaller; it
-    serves searches by scores where it is faster and a random change moves the rounded score as it moves the exact
-    one, up to `ROUNDING`. Where it does not, and the model can score images by what changed in them, changes alone are
-    rounded, up to `ROUNDING_OF_CHANGES`.
+    bfloat16 serves gradient attacks where shifts, scored in float32, are at most `WEAKER` smaller: those of a climb and
+    those of single steps. It serves searches by scores where a random change moves the rounded score as it moves the
+    exact one, up to `ROUNDING`, and random search finds shifts that are at most `WEAKER` smaller. Where it does not,
+    and the model can score images by what changed in them, changes alone are rounded, if they pass the same two tests
+    with up to `ROUNDING_OF_CHANGES`. How chance counts, says `Share`.
 
     Raises:
         RuntimeError, MemoryError: memory ran out, which says nothing of either.
@@ -113,50 +105,65 @@ def decide(model: IQAModel, batch: Batch) -> Precision:
     x, ref = batch.x, batch.ref if model.info.full_reference else None
     try:
         twins = {name: prepare(model, name, x[:1], None if ref is None else ref[:1]) for name in ("fp32", "bf16")}
-        strength = _strength(model, twins, x, ref)
-        exact, rounded = (_moves(twin, x, ref) for twin in twins.values())
-        error = _error(exact, rounded)
         slopes = {name: _seconds(partial(_differentiate, twin, x, ref), x.device) for name, twin in twins.items()}
         passes = {name: _seconds(partial(_query, twin, x, ref), x.device) for name, twin in twins.items()}
+        gain, gain_queries = slopes["fp32"] / slopes["bf16"], passes["fp32"] / passes["bf16"]
+        on_images = f"(on {len(x)} images of {x.shape[-1]} x {x.shape[-2]})"
+        speed = f"bf16 takes gradients at {gain:.2f} and scores at {gain_queries:.2f} times the speed of fp32"
+        if slopes["fp32"] < WORTH:
+            return Precision(
+                reason=f"gradients take {1000 * slopes['fp32']:.1f} ms, too little to gain by bf16 {on_images}"
+            )
+        trial = Trial(model, twins["fp32"], twins["bf16"], x, ref)
+        gradients, by_gradients = _for_gradients(trial) if gain >= PAYS else ("fp32", "")
+        queries, by_queries = _for_queries(trial) if gain_queries >= PAYS else ("fp32", "")
     except Exception as failure:  # no bfloat16 form of an operation; a model that always fails does so in its cells
         if is_out_of_memory(failure):
             raise
         return Precision(reason=f"bf16 fails ({' '.join(str(failure).split())})")
-    worth = slopes["fp32"] >= WORTH
-    gain, gain_queries = slopes["fp32"] / slopes["bf16"], passes["fp32"] / passes["bf16"]
-    queries, more = "fp32", ""
-    if worth and gain_queries >= PAYS:
-        changes = None if error <= ROUNDING else _moves_by_changes(model, x, ref)
-        if error <= ROUNDING:
-            queries = "bf16"
-        elif changes is not None:
-            error_of_changes = _error(exact, changes)
-            queries = "mixed" if error_of_changes <= ROUNDING_OF_CHANGES else "fp32"
-            more = f", by {error_of_changes:.3f} where changes alone are rounded"
-    return Precision(
-        gradients="bf16" if worth and gain >= PAYS and strength >= 1 - WEAKER else "fp32",
-        queries=queries,
-        reason=(
-            f"bf16 takes gradients {gain:.2f} times as fast and reaches {strength:.3f} of the shift; it takes scores"
-            f" {gain_queries:.2f} times as fast and is off by {error:.3f} of a change of {TRIAL.eps_255:g}/255{more}"
-            f" (on {len(x)} images of {x.shape[-1]} x {x.shape[-2]})"
-        ),
+    found = "; ".join(filter(None, [speed, by_gradients, by_queries]))
+    return Precision(gradients, queries, f"{found} {on_images}")
+
+
+def _for_gradients(trial: Trial) -> tuple[str, str]:
+    """The arithmetic for attacks that differentiate, and what was found, for people."""
+    climb, step = trial.climb(), trial.step()
+    suffices = climb.typical >= 1 - WEAKER and climb.suffices and step.suffices
+    found = (
+        f"by gradients it reaches {climb} of fp32's shift in {TRIAL.steps} steps ({climb.typical:.3f} on a typical"
+        f" image) and {step} in one"
     )
+    return "bf16" if suffices else "fp32", found + _verdict(suffices)
 
 
-def _strength(model: IQAModel, twins: Mapping[str, IQAModel], x: torch.Tensor, ref: torch.Tensor | None) -> float:
-    """The shift found in bfloat16 as a share of that in float32: the trimmed mean over images and directions.
+def _for_queries(trial: Trial) -> tuple[str, str]:
+    """The arithmetic for attacks that compare scores, and what was found, for people."""
+    x, ref = trial.x, trial.ref
+    mixed = replace(trial, rounded=prepare(trial.model, "mixed", x[:1], None if ref is None else ref[:1]))
+    exact, changes = _moves(trial.exact, x, ref), _moves_by_changes(mixed.rounded, x, ref)
+    # A model that scores images by what changed in them shows its rounded maps only to a search that changes all.
+    norms = ("linf",) if changes is None else ("linf", "psnr")
+    suffices, found = _judged(trial, _error(exact, _moves(trial.rounded, x, ref)), ROUNDING, norms)
+    found = f"its scores are off by {found}"
+    if suffices or changes is None:
+        return "bf16" if suffices else "fp32", found
+    suffices, more = _judged(mixed, _error(exact, changes), ROUNDING_OF_CHANGES, ("linf",))
+    return "mixed" if suffices else "fp32", f"{found}; where changes alone are rounded, by {more}"
 
-    Zero where no image moves in float32.
-    """
-    shifts: dict[str, torch.Tensor] = {}
-    for name, twin in twins.items():
-        attack = attacks.create(attacks.TYPICAL)
-        results = [attack(model, x, ref, goal=goal, budget=TRIAL, search=twin) for goal in ("up", "down")]
-        shifts[name] = torch.cat([result.score_adv - result.score_clean for result in results]).abs()
-    moved = shifts["fp32"] > 0
-    shares = (shifts["bf16"][moved] / shifts["fp32"][moved]).tolist()
-    return float(trim_mean(shares, OUTLIERS)) if shares else 0.0
+
+def _judged(trial: Trial, error: float, most: float, norms: Sequence[str]) -> tuple[bool, str]:
+    """Whether scores with that error serve searches, of which some are tried, and what was found, for people."""
+    suffices, found = error <= most, f"{error:.3f} of a change of {TRIAL.eps_255:g}/255"
+    for norm in norms:
+        if suffices:
+            share = trial.search(norm)
+            suffices = share.suffices
+            found += f", random search reaches {share} of fp32's shift ({norm})"
+    return suffices, found + _verdict(suffices)
+
+
+def _verdict(suffices: bool) -> str:
+    return "" if suffices else ", which is not enough"
 
 
 def _moved(x: torch.Tensor) -> torch.Tensor:
@@ -173,9 +180,8 @@ def _moves(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> torch.
 
 
 @torch.no_grad()
-def _moves_by_changes(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> torch.Tensor | None:
-    """The same by a twin that scores images by what changed in them; None where there is none."""
-    twin = prepare(model, "mixed", x[:1], None if ref is None else ref[:1])
+def _moves_by_changes(twin: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> torch.Tensor | None:
+    """The same by a twin that scores images by what changed in them; None where it does not."""
     memory, everyone = Memory(), torch.arange(len(x), device=x.device)
     memory.propose(everyone, None)
     clean = twin.score_changed(x, ref, memory)

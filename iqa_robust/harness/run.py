@@ -34,8 +34,8 @@ def run(
         plan: what to run.
         out: the folder of the run, or its URL.
         device: `auto`, `cpu` or `cuda`.
-        precision: arithmetic of the attacks' search: `fp32`, `bf16`, or `auto`, which measures each model once per
-            run and tells `listener` what it found. Final scores are float32.
+        precision: arithmetic of the attacks' search: `fp32`, `mixed`, `bf16`, or `auto`, which measures each model
+            once per run and tells `listener` what it found. Final scores are float32.
         executor: who runs the cells; None is this process.
         shard: run only this part of the jobs. Some flags compare the cells of the whole plan, so they are found by the
             shard that finds all cells there when it is done; any other returns the records of its own cells.

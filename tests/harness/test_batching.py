@@ -1,4 +1,4 @@
-"""Images per batch, from what one gradient pass holds in memory."""
+"""Images per batch, from what one gradient pass holds in memory; and the same results whatever they are."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+import iqa_robust as ir
 from iqa_robust import models
 from iqa_robust.harness.batching import images_at_once
 from iqa_robust.harness.cost import peak_of
 from iqa_robust.harness.system import Batch
+from iqa_robust.records import Budget
 
 MIB = 2**20
 
@@ -62,3 +64,15 @@ def test_a_model_that_fails_is_left_to_its_cells() -> None:
             raise ValueError("out of order")
 
     assert images_at_once(models.wrap(Broken()), _batch(), asked=4) == 4
+
+
+@pytest.mark.parametrize("precision", ["mixed", "bf16"])
+def test_a_rounded_search_does_not_depend_on_the_batch(precision: str) -> None:
+    """Eight images together, and three by three, the last two of which have fewer beside them still."""
+    photos, budget = ir.datasets.create("photos", limit=8, crop=64), Budget(norm="linf", eps_255=4, queries=40)
+    together, by_three = (
+        ir.evaluate("compact", photos, "square", budget=budget, precision=precision, batch_size=size).images
+        for size in (8, 3)
+    )
+    assert (together["score_adv"] - together["score_clean"]).abs().mean() > 1
+    assert by_three["score_adv"].to_numpy() == pytest.approx(together["score_adv"].to_numpy(), abs=1e-3)

@@ -18,6 +18,7 @@ from iqa_robust.harness.executors.base import Silent
 from iqa_robust.harness.plan import Selection, make_plan
 from iqa_robust.harness.precision import Precision, decide
 from iqa_robust.harness.store import Store
+from iqa_robust.harness.strength import Share, Trial
 from iqa_robust.harness.system import Batch
 from iqa_robust.harness.track import load_track
 from iqa_robust.harness.tracks_folder import find_track
@@ -125,11 +126,48 @@ def test_changes_alone_are_rounded_where_scores_cannot_be(
     monkeypatch: pytest.MonkeyPatch, rounding: float, of_changes: float, wanted: str
 ) -> None:
     _bf16_pays(monkeypatch)
+    monkeypatch.setattr(Trial, "search", lambda trial, norm: Share(1.0, 0.0, 1.0))
     monkeypatch.setattr(precision, "ROUNDING", rounding)
     monkeypatch.setattr(precision, "ROUNDING_OF_CHANGES", of_changes)
     chosen = decide(models.create("compact"), _batch(side=96))
     assert chosen.queries == wanted
     assert ("where changes alone are rounded" in chosen.reason) == (rounding == 0)
+
+
+@pytest.mark.parametrize(
+    ("lost", "wanted"),
+    [
+        (set(), ("bf16", "bf16")),
+        ({"climb"}, ("fp32", "bf16")),
+        ({"step"}, ("fp32", "bf16")),
+        ({"psnr"}, ("bf16", "mixed")),
+        ({"linf"}, ("bf16", "fp32")),
+    ],
+)
+def test_what_falls_short_is_searched_in_float32_and_said(
+    monkeypatch: pytest.MonkeyPatch, lost: set[str], wanted: tuple[str, str]
+) -> None:
+    def share(kind: str) -> Share:
+        return Share(0.95, 0.01, 0.95) if kind in lost else Share(1.0, 0.0, 1.0)
+
+    _bf16_pays(monkeypatch)
+    monkeypatch.setattr(precision, "ROUNDING", 1.0)
+    monkeypatch.setattr(Trial, "climb", lambda trial: share("climb"))
+    monkeypatch.setattr(Trial, "step", lambda trial: share("step"))
+    monkeypatch.setattr(Trial, "search", lambda trial, norm: share(norm))
+    chosen = decide(models.create("compact"), _batch())
+    assert (chosen.gradients, chosen.queries) == wanted
+    assert ("which is not enough" in chosen.summary) == ("0.950 +- 0.010" in chosen.summary) == bool(lost)
+
+
+def test_strength_is_not_tried_where_nothing_is_gained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_seconds", lambda work, device: 1.0)
+    for name in ("climb", "step", "search"):
+        monkeypatch.setattr(Trial, name, _never)
+    chosen = decide(models.create("compact"), _batch())
+    assert chosen == Precision(
+        reason="bf16 takes gradients at 1.00 and scores at 1.00 times the speed of fp32 (on 2 images of 48 x 48)"
+    )
 
 
 def test_a_model_that_cannot_score_changes_is_searched_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,12 +229,12 @@ def test_a_model_that_rounding_would_protect_is_attacked_in_float32(monkeypatch:
 
 
 def test_a_robustly_rounded_model_may_be_attacked_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "WORTH", 0.0)
-    monkeypatch.setattr(precision, "PAYS", 0.0)
+    seconds = iter([1.0, 0.5, 1.0, 1.0])  # of gradients and of scores, which are not what is asked for
+    monkeypatch.setattr(precision, "_seconds", lambda work, device: next(seconds))
     assert decide(models.create("compact"), _batch(4, 96)).gradients == "bf16"
 
 
-def _never(model: object, batch: object) -> Precision:
+def _never(*given: object) -> Precision:
     raise AssertionError("measured")
 
 

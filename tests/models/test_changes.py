@@ -17,13 +17,14 @@ from iqa_robust import models
 from iqa_robust.models.base import IQAModel, ModelInfo, with_score_range
 from iqa_robust.models.changes.convolution import Convolution
 from iqa_robust.models.changes.memory import Memory
-from iqa_robust.models.changes.scorer import FEWEST, ChangeScorer
+from iqa_robust.models.changes.scorer import ChangeScorer
 from iqa_robust.models.changes.windows import Windows, cut, paste
 from iqa_robust.models.compact import CompactNetwork
 from iqa_robust.models.prepared.twin import prepare
 from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.models.trunk_regressor import TrunkNetwork
 
+N = 8
 CLOSE = 1e-4
 """Relative: float32 sums in another order, through some dozens of layers; scores are on a scale of 100."""
 
@@ -120,14 +121,14 @@ def test_scores_of_shipped_networks_are_those_of_the_whole(name: str) -> None:
 @pytest.mark.parametrize("precision", ["mixed", "bf16"])
 @pytest.mark.parametrize("name", ["compact", "trunk-regressor"])
 def test_rounded_changes_are_off_in_proportion_to_themselves(name: str, precision: str) -> None:
-    x = _images(FEWEST, 128, 160)
+    x = _images(N, 128, 160)
     exact, rounded = (prepare(models.create(name), kind, x[:1]) for kind in ("fp32", precision))
     with torch.no_grad():
         for size in (60, 8, 1):
-            memory, index = Memory(), torch.arange(FEWEST)
+            memory, index = Memory(), torch.arange(N)
             memory.propose(index, None)
             clean = rounded.score_changed(x, None, memory)
-            windows, moved = Windows.at(range(0, 8 * FEWEST, 8), range(0, 12 * FEWEST, 12), size, size), x.clone()
+            windows, moved = Windows.at(range(0, 8 * N, 8), range(0, 12 * N, 12), size, size), x.clone()
             paste(moved, windows, 1 - cut(x, windows))
             memory.propose(index, windows)
             found, wanted = rounded.score_changed(moved, None, memory) - clean, exact(moved) - exact(x)
@@ -243,18 +244,30 @@ def test_rounded_twins_that_cannot_pass_all_changes_on_round_the_whole() -> None
     assert not memory.maps
 
 
-def test_rounded_twins_score_few_images_whole() -> None:
-    """And forget the maps of those that have left; the others stay as they were."""
-    x, memory = _images(FEWEST, 64), Memory()
-    twin = prepare(models.create("compact"), "bf16", x[:1])
+@pytest.mark.parametrize("precision", ["mixed", "bf16"])
+def test_a_rounded_score_does_not_hang_on_who_stands_beside_an_image(precision: str) -> None:
+    x = _images(N, 64)
+    twin = prepare(models.create("compact"), precision, x[:1])
+    tops = [5 * row for row in range(N)]
+    found: dict[int, torch.Tensor] = {}
+    for size in (N, 3, 1):
+        parts = []
+        for first in range(0, N, size):
+            rows, memory = slice(first, first + size), Memory()
+            images, index = x[rows], torch.arange(len(x[rows]))
+            windows, moved = Windows.at(tops[rows], tops[rows], 3, 3), images.clone()
+            paste(moved, windows, 1 - cut(images, windows))
+            with torch.no_grad():
+                memory.propose(index, None)
+                twin.score_changed(images, None, memory)
+                assert memory.maps
+                memory.propose(index, windows)
+                parts.append(twin.score_changed(moved, None, memory))
+        found[size] = torch.cat(parts)
     with torch.no_grad():
-        memory.propose(torch.arange(FEWEST), None)
-        twin.score_changed(x, None, memory)
-        assert memory.maps
-        memory.propose(torch.arange(1, FEWEST), Windows.at([0] * (FEWEST - 1), [0] * (FEWEST - 1), 3, 3))
-        assert torch.equal(twin.score_changed(x[1:], None, memory), twin(x[1:]))
-    memory.settle(torch.ones(FEWEST - 1, dtype=torch.bool))
-    assert not memory.maps
+        assert float((found[N] - twin(x)).abs().max()) > 10 * CLOSE  # the change is not too small to be seen
+    for size in (3, 1):
+        torch.testing.assert_close(found[size], found[N], rtol=0, atol=CLOSE)
 
 
 def test_models_that_remember_nothing_score_as_ever() -> None:

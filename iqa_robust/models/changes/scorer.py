@@ -21,10 +21,6 @@ SAME = 1e-4
 """Difference between what a step makes and what its layers make, as a share of its largest value: float32 sums."""
 
 
-FEWEST = 8
-"""Images from which on changes take less time than whole images in bfloat16 (two cores with AMX, 224 x 224 pixels)."""
-
-
 class ChangeScorer:
     """A network, and those of its first steps that pass changes on; their maps are remembered in float32.
 
@@ -36,7 +32,7 @@ class ChangeScorer:
         """`network` is frozen and in evaluation mode. With `rounded`, convolutions take changes in bfloat16.
 
         A `rivaled` one stands beside a twin that scores whole images in bfloat16: changes are faster only where all
-        steps pass them on, and on some images at once.
+        steps pass them on.
         """
         self.network, self.rounded, self.rivaled = network, rounded, rivaled
         self.steps: list[Step] = []
@@ -44,9 +40,10 @@ class ChangeScorer:
         self._gains: bool | None = None
 
     def serves(self, x: torch.Tensor) -> bool:
-        """Whether anything is gained over scores of whole images (N, 3, H, W)."""
-        if self.rivaled and len(x) < FEWEST:
-            return False
+        """Whether anything is gained over scores of whole images (N, 3, H, W).
+
+        However many there are: the two ways round differently, and a score must not hang on who stands beside an image.
+        """
         if self._gains is None:
             self._find_steps(x[:1])
             layers = [operation.layer for step in self.steps for operation in step.operations]

@@ -105,6 +105,5 @@ class PreparedModel(IQAModel):
         """Scores (N,), float32. On a CPU, a network of ours computes what the announced windows reach, and no more."""
         scorer = self._by_changes
         if scorer is None or x.device.type != "cpu" or not scorer.serves(x):
-            memory.maps.clear()  # images leave a search, so there may have been enough of them before
             return self(x, ref)
         return scorer(x, memory)
