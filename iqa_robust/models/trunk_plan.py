@@ -171,7 +171,7 @@ def _probe(trunk: Trunk, height: int, width: int) -> dict[tuple[str, Layout], to
     image = torch.zeros(1, 3, height, width, device="meta")
     visit(trunk, trunk.stages, image, lambda path, features: made.setdefault(path, []).append(features))
     layouts = {path: Layout.of(features[-1], height, width) for path, features in made.items() if len(features) == 1}
-    found = {(p, layout): layout.maps(*made[p], height, width).shape[2:] for p, layout in layouts.items() if layout}
+    found = {(p, layout): layout.maps(made[p][0], height, width).shape[2:] for p, layout in layouts.items() if layout}
     paths = [path for path, _ in found]
     if trunk.stacked and (paths != trunk.stages or any(layout.axis != 1 for _, layout in found)):
         raise ValueError("not all of its stages give them")

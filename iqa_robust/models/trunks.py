@@ -130,7 +130,7 @@ def _timm_stages(name: str, *, pretrained: bool = False) -> Trunk:
     return Trunk(trunk, stages, stacked=True, side=_side(trunk))
 
 
-def _timm_whole(name: str, *, pretrained: bool = False, **sizes: bool) -> Trunk:
+def _timm_whole(name: str, *, pretrained: bool = False, **sizes: Any) -> Trunk:
     import timm
 
     network = timm.create_model(name, num_classes=0, pretrained=pretrained, **sizes)
