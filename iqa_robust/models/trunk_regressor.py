@@ -1,4 +1,4 @@
-"""`trunk-regressor`: the convolutional part of any torchvision classifier with a small head on pooled features."""
+"""`trunk-regressor`: any classifier of torchvision, or of timm, with a small head on pooled features."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from iqa_robust.models.changes.pointwise import Pointwise
 from iqa_robust.models.checkpoints import load, resolve
 from iqa_robust.models.learned import LearnedModel, build, info_of, into_range
 from iqa_robust.models.max_pool import replace_max_pools
+from iqa_robust.models.pooling import mean_and_std
 from iqa_robust.models.score_network import ScoreNetwork
-from iqa_robust.models.trunks import NORMALIZATIONS, build_trunk
+from iqa_robust.models.trunk_plan import Fit, Fitted, laid_out, plan_of, visit
+from iqa_robust.models.trunks import NORMALIZATIONS
 
 WEIGHTS = Path(__file__).with_name("weights")
 PUBLISHED = {
@@ -41,13 +43,13 @@ class TrunkRegressor(LearnedModel):
     `wide-sort-mask-correlation-clive`, with a SortMask-style gate (our reconstruction; docs/robust_training.md).
 
     Args:
-        backbone: name of a stack of convolutional stages, see `models.trunks`. It must be the backbone the weights
+        backbone: name of a classifier, see `models.trunks`. It must be the backbone the weights
             were trained with.
         weights: `"clive"`, `"biq2021"`, `"clive-sort-mask"`, or the path of a checkpoint made by `iqa-robust train`.
 
     Raises:
         CheckpointError: at first use, when the weights cannot be read or belong to another network.
-        RequestError: at first use, when the backbone is unknown or of another family, such as a vision transformer.
+        RequestError: at first use, when the backbone is unknown or its features are no maps.
     """
 
     def __init__(self, *, backbone: str = DEFAULT_BACKBONE, weights: str = "clive") -> None:
@@ -70,15 +72,17 @@ class TrunkNetwork(ScoreNetwork):
     """The network of `trunk-regressor`: images (N, 3, H, W) in [0, 1] to scores (N,) inside `score_range`.
 
     Means and standard deviations of the features are taken at the end of every resolution of the trunk, standardized
-    with stored constants, and combined linearly. Names of the trunk's weights are torchvision's, after `trunk.`.
+    with stored constants, and combined linearly; of a trunk with a single resolution, as vision transformers have, at
+    the end of every quarter. Images of a size that the trunk does not take are resized in it, see `models.trunk_plan`.
+    Names of the trunk's weights are its library's, after `trunk.`.
 
     Args:
         backbone: name of a torchvision classifier, or `timm:` and the name of a timm model; see `models.trunks`.
         normalization: `"imagenet"`, `"half"` or `"caffe-bgr"`, what the trunk's first weights were made for.
         dropout: share of the pooled statistics dropped in training.
         score_range: lowest and highest score.
-        gate: `name` of a gate, its parameters, and `where` it sits: at the end of the `"last"` resolution or of
-            `"every"` one.
+        gate: `name` of a gate, its parameters, and `where` it sits: where the `"last"` features are pooled, or
+            where `"every"` ones are.
         activation: `"relu"` (the backbone's own), or `"silu"`, `"softplus"` or `"elu"` wherever it has a ReLU.
         feature_denoising: whether a denoising block stands at the end of every resolution.
 
@@ -105,29 +109,53 @@ class TrunkNetwork(ScoreNetwork):
             raise RequestError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}, got {normalization!r}.")
         self.normalize = _Normalize(normalization)
         self.score_range = (float(score_range[0]), float(score_range[1]))
-        self.trunk, self._stage_paths = build_trunk(backbone)
+        plan = plan_of(backbone)
+        self._built, self._taps = laid_out(plan.build), plan.taps
+        self.trunk = self._built.network
         replace_relus(self.trunk, activation)
         replace_max_pools(self.trunk)
-        self._taps = _taps(self._stages(), backbone)
-        pooled = 2 * sum(self._taps.values())
+        channels = [layout.channels for layout in self._taps.values()]
+        pooled = 2 * sum(channels)
         self.register_buffer("feature_mean", torch.zeros(pooled))
         self.register_buffer("feature_scale", torch.ones(pooled))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(pooled, 1)
-        self._add_tap_layers(list(self._taps.values()), gate, feature_denoising)
+        self._before = [self.normalize] if plan.fit == Fit() else [self.normalize, Fitted(plan.fit)]
+        self._add_tap_layers(channels, gate, feature_denoising)
 
-    def _stages(self) -> list[nn.Module]:
-        return [self.trunk.get_submodule(path) for path in self._stage_paths]
+    def _rows(self) -> list[list[nn.Module]]:
+        """The stages, those that are rows of layers as such; none of a trunk that runs only as a whole."""
+        stages = self._built.stages if self._built.stacked else []
+        return [_row(self.trunk.get_submodule(path)) for path in stages]
 
     def steps(self) -> list[nn.Module]:
-        """Normalization and stages; those that are rows of layers, layer by layer."""
-        return [self.normalize, *(step for stage in self._stages() for step in _row(stage))]
+        """Normalization, what brings images to a size the trunk takes, if it needs one, and stages, layer by layer.
+
+        The rest of a network that runs only as a whole is no step: `features_from` runs it.
+        """
+        return [*self._before, *(step for row in self._rows() for step in row)]
 
     def taps(self) -> list[int]:
         """The last steps of the resolutions."""
-        ends = accumulate((len(_row(stage)) for stage in self._stages()), initial=0)
-        last = list(ends)[1:]
-        return [last[number] for number in self._taps]
+        ends = list(accumulate((len(row) for row in self._rows()), initial=len(self._before) - 1))[1:]
+        return [end for path, end in zip(self._built.stages, ends, strict=False) if path in self._taps]
+
+    def features_from(self, number: int, h: torch.Tensor) -> torch.Tensor:
+        """As of every score network; features of a trunk that runs as a whole are seen, and gated, while it runs."""
+        if self._built.stacked:
+            return super().features_from(number, h)
+        for step in self.steps()[number + 1 :]:
+            h = step(h)
+        size, taps, statistics = h.shape[-2:], list(self._taps), list[torch.Tensor]()
+
+        def seen(path: str, made: torch.Tensor) -> torch.Tensor:
+            layout = self._taps[path]
+            maps = self._at_tap(taps.index(path), layout.maps(made, *size))
+            statistics.append(mean_and_std(maps))
+            return layout.features(maps, made)
+
+        visit(self._built, taps, h, seen)
+        return torch.cat(statistics, dim=1)
 
     def score_features(self, z: torch.Tensor) -> torch.Tensor:
         """Scores (N,) of pooled statistics (N, F), as `features` gives them."""
@@ -150,33 +178,3 @@ class _Normalize(Pointwise):
         channels = x.flip(1) if self.order == "BGR" else x
         center, scale = (x.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.deviation))
         return torch.addcmul(-center / scale, channels, 255 / scale)
-
-
-@torch.no_grad()
-def _taps(stages: list[nn.Module], backbone: str) -> dict[int, int]:
-    """Where to pool: the number of the last stage of every resolution, and its channels.
-
-    Found by a forward pass on the meta device: shapes only, no arithmetic. The first stages may be a convolution, a
-    normalization and an activation in a row; they share a resolution, so they count as one. The image is wider than
-    high, which tells maps with channels last from maps with channels first.
-
-    Raises:
-        RequestError: the stages take images of one size only, or give something else than maps (N, C, H, W).
-    """
-    device = next(parameter.device for stage in stages for parameter in stage.parameters())
-    x = torch.zeros(1, 3, 128, 160, device=device)
-    shapes = []
-    for stage in stages:
-        mode = stage.training
-        try:
-            x = stage.eval()(x)
-        except Exception as error:  # a library's own complaint about the size
-            raise RequestError(f"backbone {backbone!r}: its stages take no image of 128 x 160 pixels.") from error
-        finally:
-            stage.train(mode)
-        shape = tuple(x.shape[1:]) if isinstance(x, torch.Tensor) else ()
-        if len(shape) != 3 or not shape[1] <= shape[2] <= 1.5 * shape[1]:
-            raise RequestError(f"backbone {backbone!r}: expected stages that give maps (C, H, W), got {shape}.")
-        shapes.append(shape)
-    taps = [i for i in range(len(shapes)) if i + 1 == len(shapes) or shapes[i][1:] != shapes[i + 1][1:]]
-    return {i: shapes[i][0] for i in taps}

@@ -16,10 +16,10 @@ from iqa_robust.measures.correlation import plcc_raw, srocc
 from iqa_robust.models import compact, trunk_regressor
 from iqa_robust.models.checkpoints import Checkpoint, load, load_into, resolve
 from iqa_robust.models.compact import CompactNetwork
+from iqa_robust.models.hub import hub_weights
 from iqa_robust.models.randomness import derive_seed
 from iqa_robust.models.score_network import ScoreNetwork
 from iqa_robust.models.trunk_regressor import DEFAULT_BACKBONE, DEFAULT_NORMALIZATION, TrunkNetwork
-from iqa_robust.models.trunks import hub_weights
 from iqa_robust.training.adversarial.judge import attacked_sroccs
 from iqa_robust.training.adversarial.objective import TrainingObjective
 from iqa_robust.training.data import (

@@ -33,17 +33,10 @@ def test_families_pool_at_every_resolution(backbone: str) -> None:
     assert len(network._taps) >= 4
 
 
-@pytest.mark.parametrize("backbone", ["vit_b_16", "inception_v3", "resnet19", "deeplabv3_resnet50"])
+@pytest.mark.parametrize("backbone", ["resnet19", "deeplabv3_resnet50"])
 def test_other_backbones_are_refused(backbone: str) -> None:
-    with pytest.raises(RequestError, match="family"):
+    with pytest.raises(RequestError, match="expected the name of a torchvision classifier, or timm:NAME"):
         TrunkNetwork(backbone=backbone)
-
-
-@pytest.mark.parametrize("name", ["pvt_v2_b0", "swin_tiny_patch4_window7_224", "levit_128s"])
-def test_trunks_without_maps_of_any_size_are_refused(name: str) -> None:
-    pytest.importorskip("timm")
-    with torch.device("meta"), pytest.raises(RequestError, match=f"backbone 'timm:{name}'"):
-        TrunkNetwork(backbone=f"timm:{name}")
 
 
 def test_unknown_normalizations_are_refused() -> None:
