@@ -90,9 +90,8 @@ def build(network: Callable[..., nn.Module], checkpoint: Checkpoint) -> nn.Modul
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{checkpoint.source}: its `params` do not describe a network ({error}).") from error
     load_into(built, checkpoint)
-    if any(
-        buffer.is_meta for buffer in built.buffers()
-    ):  # tables that are in no state: only a network in memory has them
+    # tables that are in no state stay on the meta device; only a network built in memory has them
+    if any(buffer.is_meta for buffer in built.buffers()):
         with torch.random.fork_rng(devices=[]):
             built = network(**params)
         load_into(built, checkpoint)
