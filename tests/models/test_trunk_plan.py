@@ -128,3 +128,19 @@ def test_trunks_of_few_sizes_take_any_image(backbone: str) -> None:
         assert network(torch.zeros(2, 3, 64, 97)).shape == (2,)
     assert plan_of(backbone).fit == (Fit(least=75) if backbone == "inception_v3" else Fit(only=224))
     assert len(network._taps) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_classifier_of_torchvision_is_a_trunk() -> None:
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    assert len(names) >= 80
+    names.remove("regnet_y_128gf")  # 2.6 GB of weights
+    for name in names:
+        with torch.device("meta"):
+            network = TrunkNetwork(backbone=name).eval()
+            assert network(torch.zeros(2, 3, 71, 107)).shape == (2,), name
+        assert 4 <= len(network._taps) <= 7, name
+        plan_of.cache_clear()

@@ -36,7 +36,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks" / "robust_training"
 SHIPPED_METHODS = (
     "at", "cas", "cifs", "correlation", "cprl-a", "cprl-b", "cprl-v2", "feature-denoising", "free", "nt", "orthogonal",
     "silu-correlation", "single-step", "sort-mask", "sort-mask-correlation", "ssim-labels", "trades",
-    "wide-sort-mask-correlation",
+    "wide-sort-mask-correlation", "wide-sort-mask-correlation-4",
 )  # fmt: skip
 COMPACT = {
     "at": "at",
