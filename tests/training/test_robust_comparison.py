@@ -38,6 +38,7 @@ SHIPPED_METHODS = (
     "silu-correlation", "single-step", "sort-mask", "sort-mask-correlation", "ssim-labels", "trades",
     "wide-sort-mask-correlation", "wide-sort-mask-correlation-4",
 )  # fmt: skip
+CLEAN = ("clean", "clean-fp32")
 COMPACT = {
     "at": "at",
     "correlation": "correlation",
@@ -84,8 +85,8 @@ def test_all_recipes_are_valid_and_differ_in_the_method_only(scripts: Any, tmp_p
             assert arithmetic == ("fp32" if name.endswith("-fp32") else "bf16")
             chosen_by = common["validation"].pop("eps_255", None)
             if data.validation:  # under attack, for all that are meant to resist one
-                assert (read.judged_eps_255 == 2.0) == (name != "clean")
-                assert (chosen_by is None) == (name == "clean" or read.inner is not None)
+                assert (read.judged_eps_255 == 2.0) == (name not in CLEAN)
+                assert (chosen_by is None) == (name in CLEAN or read.inner is not None)
             same = {key: common[key] for key in ("seed", "data", "augment", "optimization", "validation")}
             plain = plain or same
             assert same == plain
