@@ -28,6 +28,8 @@ TRIES = 40
 """Images that a trial of random search evaluates. Its squares shrink as those of a longer one do."""
 SEEDS = 6
 """Searches that are tried at most, as long as chance may decide."""
+CHANCE = 0.07
+"""The most that chance may explain, one trial of sixteen that ended elsewhere; what fewer lack beyond that is a loss."""
 SURE = 2.0
 """Standard errors at which it does not."""
 
@@ -38,8 +40,8 @@ class Share:
 
     Searches in two arithmetics go separate ways after the first step that they judge differently, and end higher or
     lower by chance, as two searches in float32 with another order of sums would. So the share of all shifts counts up
-    to its standard error, which is taken from the pairs: what both find hard is no chance. A single image that ended
-    elsewhere makes a loss no larger than its own error.
+    to its standard error (`CHANCE` at most), which is taken from the pairs: what both find hard is no chance. A single
+    image that ended elsewhere makes a loss no larger than its own error.
     """
 
     total: float
@@ -63,8 +65,8 @@ class Share:
 
     @property
     def suffices(self) -> bool:
-        """Whether what it lacks is at most `WEAKER` and its standard error; not where it is no number."""
-        return self.total + self.error >= 1 - WEAKER
+        """Whether what it lacks is at most `WEAKER` and its error, up to `CHANCE`; not where it is no number."""
+        return self.total + min(self.error, CHANCE) >= 1 - WEAKER
 
     @property
     def is_clear(self) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from iqa_robust.errors import CheckpointError, RequestError
-from iqa_robust.models.trunk_plan import plan_of
+from iqa_robust.models.trunk_plan import laid_out, plan_of
 from iqa_robust.models.trunks import HALVED, NORMALIZATIONS, TIMM
 
 
@@ -21,7 +21,9 @@ def hub_weights(backbone: str, normalization: str) -> dict[str, torch.Tensor]:
         CheckpointError: the weights could not be downloaded.
     """
     build = plan_of(backbone).build
-    _check_normalization(backbone, build().network, normalization)  # before a download is tried
+    with torch.device("meta"):
+        twin = laid_out(build).network
+    _check_normalization(backbone, twin, normalization)  # before a download is tried
     try:
         if backbone.startswith(TIMM):
             return build(pretrained=True).network.state_dict()

@@ -73,7 +73,8 @@ class LearnedModel(IQAModel):
 def build(network: Callable[..., nn.Module], checkpoint: Checkpoint) -> nn.Module:
     """The network that a checkpoint of our own describes (its config's `params`), with the weights in it.
 
-    It is laid out without memory first, so a file with absurd sizes is refused before anything is allocated.
+    It is laid out without memory first, so a file with absurd sizes is refused before anything is allocated; but for
+    trunks of some libraries, whose sizes are those of a known backbone.
 
     Raises:
         CheckpointError: the file has no usable configuration, or its tensors do not fit.

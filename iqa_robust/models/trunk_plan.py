@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -194,15 +194,17 @@ def _ends(found: dict[tuple[str, Layout], torch.Size], *, quarters: bool) -> lis
     return [stages[i] for i in ends]
 
 
-def visit(trunk: Trunk, paths: Iterable[str], x: torch.Tensor, seen: Callable[[str, Any], Any]) -> None:
-    """Run a trunk: `seen(path, made)` gets what stages made, and gives what the next one gets instead, or None."""
+def visit(trunk: Trunk, paths: Sequence[str], x: torch.Tensor, seen: Callable[[str, Any], Any]) -> None:
+    """Run a trunk: `seen(path, made)` gets what stages made, and gives what the next one gets instead, or None.
+
+    Not for two threads at a time on one network: each would see what the other's stages make.
+    """
 
     def tell(path: str, _: nn.Module, given: Any, made: Any) -> Any:
         return seen(path, made)
 
-    hooks = [
-        trunk.network.get_submodule(path).register_forward_hook(partial(tell, path)) for path in paths if path != WHOLE
-    ]
+    stages = {path: trunk.network.get_submodule(path) for path in paths if path != WHOLE}
+    hooks = [stage.register_forward_hook(partial(tell, path)) for path, stage in stages.items()]
     try:
         made = trunk.run(x)
     finally:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from iqa_robust.errors import CheckpointError, RequestError
-from iqa_robust.models.activations import replace_relus
+from iqa_robust.models.activations import ACTIVATIONS, has_relus, replace_relus
 from iqa_robust.models.base import ModelInfo
 from iqa_robust.models.changes.pointwise import Pointwise
 from iqa_robust.models.checkpoints import load, resolve
@@ -87,7 +87,8 @@ class TrunkNetwork(ScoreNetwork):
         feature_denoising: whether a denoising block stands at the end of every resolution.
 
     Raises:
-        RequestError: the backbone, the normalization, the gate or the activation is unknown or not supported.
+        RequestError: the backbone, the normalization, the gate or the activation is unknown or not supported, or the
+            backbone has no layer of ReLU where another activation is asked for.
     """
 
     feature_mean: torch.Tensor
@@ -112,6 +113,11 @@ class TrunkNetwork(ScoreNetwork):
         plan = plan_of(backbone)
         self._built, self._taps = laid_out(plan.build), plan.taps
         self.trunk = self._built.network
+        if activation in ACTIVATIONS and activation != "relu" and not has_relus(self.trunk):
+            raise RequestError(
+                f"activation {activation!r}: expected a backbone with layers of ReLU to replace, got {backbone!r},"
+                " which has none; leave `activation` out."
+            )
         replace_relus(self.trunk, activation)
         replace_max_pools(self.trunk)
         channels = [layout.channels for layout in self._taps.values()]

@@ -83,6 +83,7 @@ def test_a_share_counts_all_and_one_outlier_is_chance() -> None:
 
 
 def test_no_movement_and_no_numbers_do_not_suffice() -> None:
+    assert not Share(0.8, 0.2, 0.8).suffices  # two images that say little are no proof
     assert not Share.of(torch.zeros(3), torch.ones(3)).suffices
     assert not Share.of(torch.tensor([1.0, torch.nan]), torch.ones(2)).suffices
 

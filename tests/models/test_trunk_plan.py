@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from iqa_robust.errors import RequestError
+from iqa_robust.models import wrap
 from iqa_robust.models.checkpoints import load, save
 from iqa_robust.models.learned import build
+from iqa_robust.models.prepared.twin import prepare
 from iqa_robust.models.trunk_plan import Fit, Fitted, Layout, plan_of
 from iqa_robust.models.trunk_regressor import TrunkNetwork
 
@@ -101,6 +106,31 @@ def test_what_a_gate_makes_is_what_the_next_stages_of_a_whole_network_see(backbo
         moved = (gated.features(x) - plain).abs() > 1e-6
     assert bool(moved[:, :first].any())
     assert bool(moved[:, -first:].any())
+
+
+@pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "swin_t"])
+def test_copies_and_twins_score_alike_and_share_nothing(backbone: str) -> None:
+    network = network_of(backbone, gate=GATE)
+    x = torch.rand(2, 3, 80, 97)
+    settle(network, x)
+    with torch.no_grad():
+        wanted = network(x)
+        for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+            assert torch.equal(other(x), wanted)
+            assert not {id(part) for part in other.modules()} & {id(part) for part in network.modules()}
+            assert other._built.network is other.trunk
+        twin = prepare(wrap(network), "fp32", x[:1])
+        # batch norm folded and other kernels: float32 sums in another order, on a scale of 100
+        torch.testing.assert_close(twin(x), wanted, rtol=0, atol=2e-3)
+
+
+def test_an_activation_that_changes_nothing_is_refused() -> None:
+    with torch.device("meta"), pytest.raises(RequestError) as caught:
+        TrunkNetwork(backbone="inception_v3", activation="silu")
+    assert str(caught.value) == (
+        "activation 'silu': expected a backbone with layers of ReLU to replace, got 'inception_v3', which has none;"
+        " leave `activation` out."
+    )
 
 
 def test_images_are_brought_to_the_next_size_that_fits() -> None:
