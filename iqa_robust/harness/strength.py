@@ -29,7 +29,7 @@ TRIES = 40
 SEEDS = 6
 """Searches that are tried at most, as long as chance may decide."""
 CHANCE = 0.07
-"""The most that chance may explain, one trial of sixteen that ended elsewhere; what fewer lack beyond that is a loss."""
+"""The most that chance may explain: one trial of sixteen that ended elsewhere."""
 SURE = 2.0
 """Standard errors at which it does not."""
 
