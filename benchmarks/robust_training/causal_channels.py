@@ -18,6 +18,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -91,10 +92,8 @@ def lines(judged: Judged) -> Iterator[tuple[str, ...]]:
         most = before.importance.mean(0).argsort(descending=True)[:tenth]
         generator = torch.Generator().manual_seed(0)
         random = [torch.randperm(channels, generator=generator)[:tenth] for _ in range(DRAWS)]
-        values = [
-            float(share.mean()), float(np.mean(common)), *moved, whole, silenced(judged, before.layer, most),
-            float(np.mean([silenced(judged, before.layer, some) for some in random])),
-        ]  # fmt: skip
+        without, *others = silenced(judged, before.layer, [most, *random])
+        values = [float(share.mean()), float(np.mean(common)), *moved, whole, without, float(np.mean(others))]
         yield (f"`{before.layer}`", str(channels), *(f"{value:.2f}" for value in values))
 
 
@@ -117,31 +116,28 @@ def movement(before: LayerExplanation, after: LayerExplanation) -> tuple[float, 
     )
 
 
-def silenced(judged: Judged, gate: str, channels: torch.Tensor) -> float:
-    """SROCC where these channels of what a gate makes are held at their means over all images and positions."""
+def silenced(judged: Judged, gate: str, sets: Sequence[torch.Tensor]) -> list[float]:
+    """SROCC where channels of what a gate makes are held at their means over all images and positions, set by set."""
     (part,) = (part for name, part in judged.model.named_modules() if f".{name}".endswith(f".{gate}"))
     sums: list[torch.Tensor] = []
 
     def note(_: torch.nn.Module, given: tuple[Any, ...], made: torch.Tensor) -> None:
         sums.append(made.mean(dim=(0, 2, 3)))
 
-    hook = part.register_forward_hook(note)
-    try:
+    with part.register_forward_hook(note):
         judged.srocc()
-    finally:
-        hook.remove()
     means = torch.stack(sums).mean(0)
 
-    def hold(_: torch.nn.Module, given: tuple[Any, ...], made: torch.Tensor) -> torch.Tensor:
+    def hold(channels: torch.Tensor, _: torch.nn.Module, given: tuple[Any, ...], made: torch.Tensor) -> torch.Tensor:
         held = made.clone()
         held[:, channels] = means[channels, None, None]
         return held
 
-    hook = part.register_forward_hook(hold)
-    try:
-        return judged.srocc()
-    finally:
-        hook.remove()
+    left = []
+    for channels in sets:
+        with part.register_forward_hook(partial(hold, channels)):
+            left.append(judged.srocc())
+    return left
 
 
 if __name__ == "__main__":

@@ -16,25 +16,24 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
 """`softplus` is log(1 + exp(10 x)) / 10, near ReLU, as in smooth adversarial training (Xie et al., 2020)."""
 
 
-RELUS = (nn.ReLU, nn.ReLU6)
-
-
-def has_relus(network: nn.Module) -> bool:
-    """Whether `replace_relus` would find any; ReLUs that a network calls as functions are out of its reach."""
-    return any(isinstance(part, RELUS) for part in network.modules())
-
-
 def replace_relus(network: nn.Module, activation: str) -> None:
     """Put another activation wherever `network` has a ReLU or a ReLU6; `"relu"` leaves it as it is.
 
     Raises:
-        RequestError: the activation is unknown.
+        RequestError: the activation is unknown, or there is no layer to replace; functions cannot be.
     """
     if activation not in ACTIVATIONS:
         raise RequestError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
     if activation == "relu":
         return
+    replaced = False
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):  # also where two names share one
-            if isinstance(child, RELUS):
+            if isinstance(child, (nn.ReLU, nn.ReLU6)):
                 setattr(parent, name, ACTIVATIONS[activation]())
+                replaced = True
+    if not replaced:
+        raise RequestError(
+            f"activation {activation!r}: expected a network with layers of ReLU to replace, found none; leave"
+            " `activation` out."
+        )

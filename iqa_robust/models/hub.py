@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from iqa_robust.errors import CheckpointError, RequestError
-from iqa_robust.models.trunk_plan import laid_out, plan_of
+from iqa_robust.models.trunk_plan import first_line, laid_out, plan_of
 from iqa_robust.models.trunks import HALVED, NORMALIZATIONS, TIMM
 
 
@@ -34,7 +34,7 @@ def hub_weights(backbone: str, normalization: str) -> dict[str, torch.Tensor]:
         raise
     except Exception as error:  # urllib, requests and the hub's own client each have theirs
         raise CheckpointError(
-            f"backbone {backbone!r}: its weights could not be downloaded ({type(error).__name__}: {_first(error)});"
+            f"backbone {backbone!r}: its weights could not be downloaded ({type(error).__name__}: {first_line(error)});"
             " give a file under the data root as `start.trunk`, or try again with a network."
         ) from error
 
@@ -66,7 +66,3 @@ def _normalized_by(backbone: str, trunk: nn.Module) -> tuple[tuple[float, ...], 
 
     transform = models.get_model_weights(backbone).DEFAULT.transforms()
     return tuple(transform.mean), tuple(transform.std)
-
-
-def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]

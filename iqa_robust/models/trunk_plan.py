@@ -138,10 +138,14 @@ def plan_of(backbone: str) -> Plan:
                 continue
             if all(list(other) == list(first) for other in others):
                 return Plan(build, fitting, dict(_ends(first, quarters=not twin.stacked)))
-    last = (str(reason).splitlines() or [""])[0][:200]
     raise RequestError(
-        f"backbone {backbone!r}: found no way to maps (N, C, H, W) of its features ({last})."
+        f"backbone {backbone!r}: found no way to maps (N, C, H, W) of its features ({first_line(reason)})."
     ) from reason
+
+
+def first_line(error: Exception | None) -> str:
+    """What a library complains of, for a sentence of ours."""
+    return (str(error).splitlines() or [""])[0][:200]
 
 
 def laid_out(build: Callable[..., Trunk]) -> Trunk:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from iqa_robust.errors import CheckpointError, RequestError
-from iqa_robust.models.activations import ACTIVATIONS, has_relus, replace_relus
+from iqa_robust.models.activations import replace_relus
 from iqa_robust.models.base import ModelInfo
 from iqa_robust.models.changes.pointwise import Pointwise
 from iqa_robust.models.checkpoints import load, resolve
@@ -113,11 +113,6 @@ class TrunkNetwork(ScoreNetwork):
         plan = plan_of(backbone)
         self._built, self._taps = laid_out(plan.build), plan.taps
         self.trunk = self._built.network
-        if activation in ACTIVATIONS and activation != "relu" and not has_relus(self.trunk):
-            raise RequestError(
-                f"activation {activation!r}: expected a backbone with layers of ReLU to replace, got {backbone!r},"
-                " which has none; leave `activation` out."
-            )
         replace_relus(self.trunk, activation)
         replace_max_pools(self.trunk)
         channels = [layout.channels for layout in self._taps.values()]
@@ -129,22 +124,23 @@ class TrunkNetwork(ScoreNetwork):
         self._before = [self.normalize] if plan.fit == Fit() else [self.normalize, Fitted(plan.fit)]
         self._add_tap_layers(channels, gate, feature_denoising)
 
-    def _rows(self) -> list[list[nn.Module]]:
-        """The stages, those that are rows of layers as such; none of a trunk that runs only as a whole."""
+    def _rows(self) -> dict[str, list[nn.Module]]:
+        """The layers of the stages, by their paths; no stages of a trunk that runs only as a whole."""
         stages = self._built.stages if self._built.stacked else []
-        return [_row(self.trunk.get_submodule(path)) for path in stages]
+        return {path: _row(self.trunk.get_submodule(path)) for path in stages}
 
     def steps(self) -> list[nn.Module]:
         """Normalization, what brings images to a size the trunk takes, if it needs one, and stages, layer by layer.
 
         The rest of a network that runs only as a whole is no step: `features_from` runs it.
         """
-        return [*self._before, *(step for row in self._rows() for step in row)]
+        return [*self._before, *(step for row in self._rows().values() for step in row)]
 
     def taps(self) -> list[int]:
         """The last steps of the resolutions."""
-        ends = list(accumulate((len(row) for row in self._rows()), initial=len(self._before) - 1))[1:]
-        return [end for path, end in zip(self._built.stages, ends, strict=False) if path in self._taps]
+        rows = self._rows()
+        ends = list(accumulate(map(len, rows.values()), initial=len(self._before) - 1))[1:]
+        return [end for path, end in zip(rows, ends, strict=True) if path in self._taps]
 
     def features_from(self, number: int, h: torch.Tensor) -> torch.Tensor:
         """As of every score network; features of a trunk that runs as a whole are seen, and gated, while it runs."""

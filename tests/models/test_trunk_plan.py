@@ -129,8 +129,7 @@ def test_an_activation_that_changes_nothing_is_refused() -> None:
     with torch.device("meta"), pytest.raises(RequestError) as caught:
         TrunkNetwork(backbone="inception_v3", activation="silu")
     assert str(caught.value) == (
-        "activation 'silu': expected a backbone with layers of ReLU to replace, got 'inception_v3', which has none;"
-        " leave `activation` out."
+        "activation 'silu': expected a network with layers of ReLU to replace, found none; leave `activation` out."
     )
 
 

@@ -48,7 +48,7 @@ def test_silenced_channels_are_held_at_their_means(scripts: Any, judged: Any, co
         with part.register_forward_hook(hold):
             held = judged.model(judged.images)
     assert torch.equal(held, whole) == (count == 0)
-    left = scripts.causal_channels.silenced(judged, gate, torch.arange(count))
+    (left,) = scripts.causal_channels.silenced(judged, gate, [torch.arange(count)])
     assert left == pytest.approx(spearmanr(held, judged.mos).statistic)
     assert judged.srocc() == pytest.approx(spearmanr(whole, judged.mos).statistic)
 
