@@ -44,15 +44,20 @@ def main() -> None:
     """Run a verb. Exit status: 0 done, 1 failed cells, 2 wrong request, 130 interrupted."""
     _wait_briefly()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # what cannot be written is found here, not when Python has ended
     except IqaRobustError as error:
         for line in str(error).splitlines():
             print(f"iqa-robust: {line}", file=sys.stderr)
         sys.exit(error.exit_status)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
             raise
-        print("iqa-robust: no space is left where the output goes; what was finished is kept.", file=sys.stderr)
+        if error.errno == errno.ENOSPC:  # whoever closed a pipe has seen enough
+            print("iqa-robust: no space is left where the output goes; what was finished is kept.", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries the rest once more as it ends
         sys.exit(1)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:

@@ -58,11 +58,33 @@ def test_a_title_is_any_text(cli, tmp_path: Path, track_text: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_output() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["list", "models"], ["--version"]])
+def test_a_full_output(words: list[str], unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
-            [sys.executable, "-m", "iqa_robust", "list", "models"], stdout=full, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "iqa_robust", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )
     assert ended.returncode == 1
-    assert "no space is left where the output goes" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert ended.stderr == "iqa-robust: no space is left where the output goes; what was finished is kept.\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_nobody_reads_any_more(unbuffered: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "iqa_robust", "list", "models"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "")
