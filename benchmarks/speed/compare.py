@@ -2,6 +2,7 @@
 
 - seconds: of the fastest run on a batch; contenders take turns, with the same images, eps, steps and threads;
 - ratio: to ours, so how many times as long it takes; the second one in the processor's time, for a busy machine;
+- as strong: ours with the fewest tenths of its steps or queries that reach the largest shift of the libraries;
 - shift: mean shift of the score, judged alike for all: fp32, 8-bit grid, inside the ball;
 - memory: what the attack adds, at its peak, to a process with the network, the images and the library.
 
@@ -99,21 +100,20 @@ def compare(given: argparse.Namespace, advance: Callable[[str], None]) -> Iterat
     """What has been found after every attack and every cell; `advance` is told of every step."""
     found = Findings(notes=[machine()])
     for name in given.models:
-        model = network(name, given.side)
+        model, x = network(name, given.side), pictures(given.images, given.side)
         advance(f"{name}: precision")
-        precision = decide(model, some(pictures(given.images, given.side)))
+        precision = decide(model, some(x))
         found.notes.append(f"{name}: {precision.summary}")
         for attack in given.attacks:
             task = _task(given, attack, precision)
-            x = pictures(given.square_images if attack == "square" else given.images, given.side)
             memory = {} if given.quick else _memory(given, name, task, len(x), advance)
             repeats = SQUARE_REPEATS if attack == "square" else given.repeats
             found.lines += lines(name, model, x, task, repeats, memory, partial(advance, f"{name}, {task.title}"))
             yield found
         if given.overhead_images:
             advance(f"{name}: harness overhead")
-            x = pictures(given.overhead_images, given.side)
-            found.notes.append(f"{name}: {sentence(overhead(model, x, precision, given.steps, OVERHEAD_REPEATS))}")
+            many = pictures(given.overhead_images, given.side)
+            found.notes.append(f"{name}: {sentence(overhead(model, many, precision, given.steps, OVERHEAD_REPEATS))}")
             yield found
 
 
@@ -157,7 +157,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--attacks", nargs="+", choices=tuple(ATTACKS), default=list(ATTACKS))
     made.add_argument("--quick", action="store_true", help="Square with 100 queries instead of 1000; no memory")
     made.add_argument("--images", type=int, default=8, help="images in the batch; %(default)s")
-    made.add_argument("--square-images", type=int, default=4, help="the same for Square; %(default)s")
     made.add_argument("--side", type=int, default=224, help="pixels; %(default)s")
     made.add_argument("--eps-255", type=float, default=4.0, help="%(default)s")
     made.add_argument("--steps", type=int, default=10, help="of PGD and APGD; %(default)s")

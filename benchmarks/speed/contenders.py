@@ -42,10 +42,13 @@ class Contender:
 
 
 OURS = "ours"
+ALONE = "search alone"
 FLOOR = "passes alone"
+AS_STRONG = {f"{OURS}, as strong": OURS, f"{ALONE}, as strong": ALONE}
+"""The same with no more steps or queries than it takes to reach what the strongest of the libraries reaches."""
 CONTENDERS = {
     OURS: Contender("ours"),
-    "search alone": Contender("ours", "search_alone"),
+    ALONE: Contender("ours", "search_alone"),
     "ours, unprepared": Contender("ours", "plain"),
     "torchattacks": Contender("with_torchattacks", needs="torchattacks", distribution="torchattacks"),
     "ART": Contender("with_art", needs="art", distribution="adversarial-robustness-toolbox"),

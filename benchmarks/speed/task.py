@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,6 +38,10 @@ class Task:
         """Radius as a fraction of full scale."""
         return self.eps_255 / 255
 
+    def tenths(self, count: int) -> Task:
+        """The same with so many tenths of its steps and queries, rounded up."""
+        return dataclasses.replace(self, steps=-(-count * self.steps // 10), queries=-(-count * self.queries // 10))
+
     @property
     def title(self) -> str:
         """The attack with what it may spend."""
@@ -60,6 +65,7 @@ class TwoLogits(nn.Module):
         assert model.info.score_range is not None
         low, high = model.info.score_range
         self.model, self.middle, self.radius = model, (low + high) / 2, (high - low) / 2
+        self.eval()  # libraries return a model to the mode in which they got it, with the network inside
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) to logits (N, 2)."""

@@ -92,7 +92,7 @@ class CompactNetwork(ScoreNetwork):
         self.stem = _convolution(3, stem, size=5, stride=2)
         channels = [stem, *widths]
         self.stages = nn.ModuleList(
-            nn.Sequential(_convolution(before, after, stride=2), _Residual(after))
+            nn.Sequential(_convolution(before, after, stride=2), Residual(after))
             for before, after in pairwise(channels)
         )
         pooled = 2 * sum(widths)
@@ -130,7 +130,7 @@ def _convolution(inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -
     )
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """x + f(x) with two 3 x 3 convolutions through half the channels."""
 
     def __init__(self, channels: int) -> None:
@@ -143,4 +143,5 @@ class _Residual(nn.Module):
         self.activation = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps of the shape of `x`."""
         return self.activation(x + self.inner(x))

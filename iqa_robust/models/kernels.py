@@ -45,7 +45,7 @@ class Kernel(nn.Module):
         """Maps of maps, with `added` summed to them; with another padding than its own, where one is given."""
         stride, own_padding, dilation, groups = self.like
         padding = own_padding if padding is None else padding
-        if x.device.type == "cpu" and _orders_weights():
+        if x.device.type == "cpu" and _orders_weights(x.dtype):
             if self._ordered is None:
                 order = torch.ops.mkldnn._reorder_convolution_weight
                 self._ordered = order(self.weight, padding, stride, dilation, groups, list(x.shape))
@@ -70,7 +70,11 @@ class Kernel(nn.Module):
         return found
 
 
-def _orders_weights() -> bool:
-    """Whether torch's operators for compiled networks, which take ordered weights, are there for bfloat16."""
-    mkldnn = torch.ops.mkldnn
-    return hasattr(mkldnn, "_convolution_pointwise") and bool(mkldnn._is_mkldnn_bf16_supported())
+_CAN_ORDER = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+"""Whether torch's operators for compiled networks, which take ordered weights, are there."""
+
+
+def _orders_weights(kind: torch.dtype) -> bool:
+    """Whether they are there for numbers of a kind."""
+    rounded = kind is torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return _CAN_ORDER and (rounded or kind is torch.float32)

@@ -24,7 +24,7 @@ def scripts() -> Iterator[Any]:
 
 
 def test_contenders_reach_the_same(scripts: Any, tmp_path: Path) -> None:
-    command = "--models compact --quick --images 3 --square-images 3 --side 64 --eps-255 2 --repeats 1"
+    command = "--models compact --quick --images 3 --side 64 --eps-255 2 --repeats 1"
     scripts.compare.main([*command.split(), "--overhead-images", "2", "--threads", "1", "--out", str(tmp_path)])
     with (tmp_path / "speed.csv").open() as file:
         lines = list(csv.DictReader(file))
@@ -33,7 +33,7 @@ def test_contenders_reach_the_same(scripts: Any, tmp_path: Path) -> None:
         assert float(line["seconds"]) > 0
         if line["contender"] == "passes alone":
             assert line["shift"] == ""
-        else:
+        elif not line["contender"].endswith("as strong"):  # those have tests of their own
             shifts.setdefault(line["attack"], {})[line["contender"]] = float(line["shift"])
     everyone = {"ours", "search alone", "ours, unprepared", "torchattacks", "ART"}
     everyone |= {"Foolbox"} if find_spec("foolbox") else set()

@@ -134,6 +134,24 @@ def test_batch_norm_stays_where_the_convolution_is_used_twice() -> None:
     assert _norms(twin) > 0
 
 
+@pytest.mark.parametrize("double", [False, True])
+def test_layers_that_their_model_asks_for_more_than_maps_stay(double: bool) -> None:
+    class Asking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3, dtype=torch.double if double else None)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            maps = self.layer(x.to(self.layer.weight.dtype)).mean(dim=(1, 2, 3)).float()
+            return maps if double else maps / self.layer.out_channels
+
+    torch.manual_seed(0)
+    model, x = models.wrap(Asking()), _images()
+    twin = prepare(model, "fp32", x[:1])
+    assert any(type(module) is nn.Conv2d for module in twin.modules())
+    torch.testing.assert_close(_slope(twin, x), _slope(model, x))
+
+
 def test_one_gray_level_reaches_a_bfloat16_twin() -> None:
     class Mean(nn.Module):
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Convolutions in bfloat16 with frozen weights: one pass with sum and ReLU after them, and a fast slope at images."""
+"""Convolutions with frozen weights: one pass with the sum and the ReLU after them, and a fast slope at images."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ COLORS = 3
 """A convolution with so many channels, or fewer, reads the image."""
 
 
-class RoundedConvolution(nn.Module):
-    """A convolution in bfloat16, with the sum and the ReLU that follow it where there are any. Differentiable once.
+class FrozenConvolution(nn.Module):
+    """A convolution, with the sum and the ReLU that follow it where there are any. Differentiable once.
 
     One that reads the image must see all of its 8 bits. bfloat16 has as many for all values up to the next power of
     two, so a step of a gray level could vanish: such a convolution gets each value as a sum of two, and so its weights.
     """
 
-    def __init__(self, layer: nn.Conv2d, *, relu: bool = False) -> None:
-        """`layer` must satisfy `fits`; its weights are copied."""
+    def __init__(self, layer: nn.Conv2d, kind: torch.dtype, *, relu: bool = False) -> None:
+        """`layer` must satisfy `fits`; its weights are copied. `kind` is bfloat16 or float32."""
         super().__init__()
-        weight, bias = layer.weight.detach().bfloat16(), layer.bias
-        self.reads_image = layer.in_channels <= COLORS
-        rest_of_weight = (layer.weight.detach() - weight).bfloat16()
-        terms = torch.cat([weight, weight, rest_of_weight], dim=1) if self.reads_image else weight
-        rounded = None if bias is None else bias.detach().bfloat16()
+        weight, bias = layer.weight.detach().to(kind), layer.bias
+        self.kind, self.reads_image = kind, layer.in_channels <= COLORS
+        self.in_terms = self.reads_image and kind is torch.bfloat16
+        rest_of_weight = (layer.weight.detach() - weight).to(kind)
+        terms = torch.cat([weight, weight, rest_of_weight], dim=1) if self.in_terms else weight
+        rounded = None if bias is None else bias.detach().to(kind)
         padding = tuple(int(side) for side in layer.padding)
         self.padding, self.dilation = padding, layer.dilation
         like = Like(layer.stride, padding, layer.dilation, layer.groups)
@@ -49,22 +50,22 @@ class RoundedConvolution(nn.Module):
 
     @staticmethod
     def fits(layer: nn.Conv2d) -> bool:
-        """Whether it is a convolution with zero padding, given by numbers."""
+        """Whether it is a convolution in float32 with zero padding, given by numbers."""
         plain = type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-        return plain and (layer.in_channels > COLORS or layer.groups == 1)
+        return plain and layer.weight.dtype is torch.float32 and (layer.in_channels > COLORS or layer.groups == 1)
 
     def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
-        """Maps in bfloat16 of maps, or of an image in float32; `added` is summed with the result before the ReLU."""
+        """Maps of maps, or of an image in float32; `added` is summed with the result before the ReLU."""
         with torch.autocast(x.device.type, enabled=False):
             return _Convolve.apply(x, added, self)
 
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, added: torch.Tensor | None, layer: RoundedConvolution) -> torch.Tensor:
-        rounded = x.bfloat16()
-        terms = torch.cat([rounded, (x - rounded).bfloat16(), rounded], dim=1) if layer.reads_image else rounded
-        made = layer.ahead(terms, None if added is None else added.bfloat16())
+    def forward(ctx: Any, x: torch.Tensor, added: torch.Tensor | None, layer: FrozenConvolution) -> torch.Tensor:
+        rounded = x.to(layer.kind)
+        terms = torch.cat([rounded, (x - rounded).to(layer.kind), rounded], dim=1) if layer.in_terms else rounded
+        made = layer.ahead(terms, None if added is None else added.to(layer.kind))
         ctx.layer, ctx.shape, ctx.kind = layer, x.shape, x.dtype
         ctx.added_kind = None if added is None else added.dtype
         ctx.save_for_backward(made if layer.ahead.relu else None)

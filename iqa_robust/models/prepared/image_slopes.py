@@ -11,8 +11,10 @@ from iqa_robust.models.kernels import Kernel, Like
 
 SIDE = 2
 """Least side of a block in pixels; a larger stride is a side by itself."""
-LEAST_WORK = 512
+LEAST_WORK = {torch.bfloat16: 512, torch.float32: 256}
 """Channels times weights of each, below which the way of the pixels into their places takes what is gained."""
+AT_ONCE = 16
+"""Channels that a processor makes at once; it takes longer for fewer."""
 
 
 class ImageSlope(nn.Module):
@@ -34,12 +36,14 @@ class ImageSlope(nn.Module):
         )
         places = (weight.float(), self.rows.places(weight.device), self.columns.places(weight.device))
         blocks = torch.einsum("ocuv,aiu,bjv->abcoij", *places).flatten(0, 2).to(weight.dtype)  # one weight or none each
+        self.made = len(blocks)
+        blocks = torch.cat([blocks, blocks.new_zeros(-self.made % AT_ONCE, *blocks.shape[1:])])
         self.kernel = Kernel(blocks, None, Like((self.rows.step, self.columns.step), (0, 0), (1, 1), 1))
 
     @staticmethod
     def pays(weight: torch.Tensor, like: Like) -> bool:
         """Whether it is faster than torch's way, as measured."""
-        return set(like.dilation) == {1} and weight[:, 0].numel() >= LEAST_WORK
+        return set(like.dilation) == {1} and weight[:, 0].numel() >= LEAST_WORK[weight.dtype]
 
     def forward(self, slope: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         """The slope at images of `shape`, float32."""
@@ -47,7 +51,7 @@ class ImageSlope(nn.Module):
             axis.cover(pixels, positions)
             for axis, pixels, positions in zip((self.rows, self.columns), shape[2:], slope.shape[2:], strict=True)
         )
-        blocks = self.kernel(slope, padding=(up, left))[:, :, top : top + down, first : first + across]
+        blocks = self.kernel(slope, padding=(up, left))[:, : self.made, top : top + down, first : first + across]
         sides = (self.rows.block, self.columns.block)
         inner = blocks.permute(0, 2, 3, 1).unflatten(3, (*sides, self.colors)).permute(0, 5, 1, 3, 2, 4)
         pixels = torch.empty(inner.shape, dtype=torch.float32, device=slope.device).copy_(inner)

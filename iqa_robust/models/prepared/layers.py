@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from iqa_robust.models.base import IQAModel
 from iqa_robust.models.prepared.attention import SelfAttention
-from iqa_robust.models.prepared.convolutions import COLORS, RoundedConvolution
+from iqa_robust.models.prepared.convolutions import COLORS, FrozenConvolution
 from iqa_robust.models.prepared.residual import ResidualBlock
 
 HEAVY = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention)
@@ -63,25 +63,37 @@ def straighten_attention(model: IQAModel) -> None:
         _replace(model, layer, SelfAttention(layer))
 
 
+def freeze_layers(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> IQAModel:
+    """The model with a `FrozenConvolution` wherever a convolution fits; itself, if that changes the score of `x`."""
+    frozen = copy.deepcopy(model)
+    _freeze(frozen, _passes(frozen, x, ref), torch.float32)
+    return frozen if _agree(model, frozen, x, ref) else model
+
+
 def round_layers(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:
     """Put the heavy layers of a model that runs under autocast into bfloat16, except where rounding would do harm.
 
     Products of one vector per image stand after pooling: they cost nothing, and their rounding would be the score's. So
-    do convolutions of images that `RoundedConvolution` does not handle.
+    do convolutions of images that `FrozenConvolution` does not handle.
     """
-    joined = {id(pair[0]): pair for pair in model.modules() if isinstance(pair, _Rectified)}
-    summed = {id(block.last) for block in model.modules() if isinstance(block, ResidualBlock)}
-    for call in _passes(model, x, ref):
-        layer = call.layer
-        if isinstance(layer, nn.Conv2d) and RoundedConvolution.fits(layer):
-            rounded = RoundedConvolution(layer, relu=id(layer) in joined or id(layer) in summed)
-            _replace(model, joined.get(id(layer), layer), rounded)
-        elif _is_delicate(call):
-            _replace(model, layer, _Float32(layer))
+    passes = _passes(model, x, ref)
+    _freeze(model, passes, torch.bfloat16)
+    for call in passes:
+        if _is_delicate(call):
+            _replace(model, call.layer, _Float32(call.layer))
     kept = {id(module.layer) for module in model.modules() if isinstance(module, _Float32)}
     for layer in model.modules():
         if type(layer) in HEAVY and id(layer) not in kept:
             layer.to(torch.bfloat16)
+
+
+def _freeze(model: IQAModel, passes: list[_Pass], kind: torch.dtype) -> None:
+    joined = {id(pair[0]): pair for pair in model.modules() if isinstance(pair, _Rectified)}
+    summed = {id(block.last) for block in model.modules() if isinstance(block, ResidualBlock)}
+    for layer in [call.layer for call in passes]:
+        if isinstance(layer, nn.Conv2d) and FrozenConvolution.fits(layer):
+            frozen = FrozenConvolution(layer, kind, relu=id(layer) in joined or id(layer) in summed)
+            _replace(model, joined.get(id(layer), layer), frozen)
 
 
 def _is_delicate(call: _Pass) -> bool:
@@ -145,7 +157,10 @@ def _pairs(
 
 
 def _agree(model: IQAModel, edited: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> bool:
-    before, after = (network(x.clone(), None if ref is None else ref.clone()) for network in (model, edited))
+    try:
+        before, after = (network(x.clone(), None if ref is None else ref.clone()) for network in (model, edited))
+    except Exception:  # a model may ask its layers for anything; then it keeps them
+        return False
     return torch.allclose(after, before, rtol=TOLERANCE, atol=TOLERANCE)
 
 

@@ -1,4 +1,4 @@
-"""A twin of a model made for the attack loop: frozen, batch norm folded, channels-last, in bfloat16 or float32."""
+"""A twin of a model made for the attack loop: frozen, layers joined, channels-last, in bfloat16 or float32."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from iqa_robust.models.changes.scorer import ChangeScorer
 from iqa_robust.models.learned import LearnedModel
 from iqa_robust.models.prepared.layers import (
     fold_batch_norms,
+    freeze_layers,
     join_relus,
     round_layers,
     straighten_attention,
@@ -56,13 +57,15 @@ def prepare(model: IQAModel, precision: str, x: torch.Tensor, ref: torch.Tensor 
         made = made.eval().requires_grad_(False)
         made = fold_batch_norms(made, x, ref).to(memory_format=torch.channels_last)
         network = _network_of(made)
-        if network is not None and precision == "bf16":
-            network = copy.deepcopy(network)  # not rounded: its maps are remembered, and changes added to them
+        if network is not None:
+            network = copy.deepcopy(network)  # with layers of its own: maps are remembered, and changes added to them
         straighten_attention(made)
+        unfold_residuals(made)
+        made = join_relus(made, x, ref)
         if precision == "bf16":
-            unfold_residuals(made)
-            made = join_relus(made, x, ref)
             round_layers(made, x, ref)
+        else:
+            made = freeze_layers(made, x, ref)
     return PreparedModel(made, precision, network)
 
 
