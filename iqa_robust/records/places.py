@@ -110,7 +110,7 @@ class Remote:
                 return
             start = self._start()
             names = [said["name"].removeprefix(start) for said in found if said["type"] == "file"]
-        yield from (self / name for name in names if "/" not in name and fnmatchcase(name, pattern))
+        yield from (self / name for name in names if name and "/" not in name and fnmatchcase(name, pattern))
 
     def rglob(self, pattern: str) -> Iterator[Remote]:
         """Objects anywhere below whose name matches."""
@@ -120,7 +120,10 @@ class Remote:
         """The size of every object anywhere below, by its name from here."""
         with self._asked():
             start = self._start()
-            return {name.removeprefix(start): said["size"] for name, said in self._found().items()}
+            # Consoles of S3 make folders by empty objects whose names end in a slash.
+            return {
+                name.removeprefix(start): said["size"] for name, said in self._found().items() if not name.endswith("/")
+            }
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove the object. Raises `FileNotFoundError` unless `missing_ok`."""
@@ -182,7 +185,8 @@ class Remote:
     def _make_folder(self) -> None:
         folder = str(self._at(self._path.parent))
         if folder not in _made:
-            self._fs.makedirs(folder, exist_ok=True)
+            with contextlib.suppress(PermissionError):  # who may only write below may still do so: the put will tell
+                self._fs.makedirs(folder, exist_ok=True)
             _made.add(folder)
 
     def _at(self, path: PurePosixPath) -> Remote:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import subprocess
@@ -214,4 +215,8 @@ def test_wrong_requests(cli, track: Path, tmp_path: Path, options: tuple[str, ..
 def test_a_cluster_that_is_not_there(cli, track: Path, tmp_path: Path) -> None:
     outcome = cli("run", track, "--out", tmp_path / "out", "--executor", "ray", "--ray-address", "127.0.0.1:1")
     assert outcome.status == 2
-    assert outcome.err.startswith("iqa-robust: --ray-address 127.0.0.1:1: Ray cannot be reached (")
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    assert outcome.err == (
+        f"iqa-robust: --ray-address 127.0.0.1:1: Ray cannot be reached ({refused}); see that the cluster runs there,"
+        " and set RAY_AUTH_MODE=token where it asks for a token.\n"
+    )

@@ -114,6 +114,17 @@ def test_names_that_look_like_patterns(url: str) -> None:
     assert left == [f"{url}/a1/runs/x.json", f"{url}/bb/runs/x.json"]
 
 
+def test_empty_objects_that_stand_for_folders(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As the consoles of S3 make them; `test_s3.py` has real ones.
+    find, ls, folder = MemoryFileSystem.find, MemoryFileSystem.ls, f"/{url.removeprefix('memory://')}/"
+    mark = {"name": folder, "type": "file", "size": 0}
+    write_atomically(Remote(url) / "a", b"one")
+    monkeypatch.setattr(MemoryFileSystem, "find", lambda *a, **o: {**find(*a, **o), folder: mark})
+    monkeypatch.setattr(MemoryFileSystem, "ls", lambda *a, **o: [*ls(*a, **o), mark])
+    assert Remote(url).below() == {"a": 3}
+    assert listed(Remote(url), "*") == listed(Remote(url), "*", below=True) == [Remote(url) / "a"]
+
+
 def test_a_folder_is_made_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     monkeypatch.setattr(MemoryFileSystem, "makedirs", lambda self, path, exist_ok: made.append(path))
@@ -124,6 +135,16 @@ def test_a_folder_is_made_once(url: str, monkeypatch: pytest.MonkeyPatch) -> Non
     remove_folder(Remote(url))
     write_atomically(folder / "a", b"")
     assert made == [str(folder)] * 2
+
+
+def test_who_may_not_make_folders_may_still_write(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in S3 with rights below one prefix only: the bucket cannot be looked at, and a new one not be made.
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(MemoryFileSystem, "makedirs", refuse)
+    write_atomically(Remote(url) / "runs" / "a", b"one")
+    assert (Remote(url) / "runs" / "a").read_bytes() == b"one"
 
 
 def test_nothing_is_there_when_writing_fails(root) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -99,32 +98,3 @@ def test_a_data_root_that_does_not_answer_is_a_wrong_request(cli, track: Path, t
     outcome = cli("run", track, "--data-root", "refusing://data", "--out", tmp_path / "out")
     assert (outcome.status, outcome.err) == (2, f"iqa-robust: --data-root refusing://data: {ANSWER}\n")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("s3fs") is None or importlib.util.find_spec("moto") is None,
-    reason="needs s3fs and moto[server]",
-)
-def test_records_in_s3(monkeypatch: pytest.MonkeyPatch) -> None:
-    from moto.server import ThreadedMotoServer
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": f"http://{host}:{port}"})
-        root = Remote("s3://bucket/a[1]")
-        write_atomically(root / "runs" / "b.json", b"one")
-        assert [path.name for path in listed(root, "*.json", below=True)] == ["b.json"]
-        assert [path.name for path in listed(root / "runs", "*")] == ["b.json"]
-        assert (root / "runs" / "b.json").read_text() == "one"
-        remove_folder(root)
-        assert listed(root, "*", below=True) == []
-        with pytest.raises(FileNotFoundError):
-            (root / "runs" / "b.json").read_bytes()
-    finally:
-        server.stop()
-    with pytest.raises(StorageError, match="the store does not answer as it should"):
-        Remote("s3://bucket/a").read_bytes()

@@ -100,8 +100,12 @@ class RayActors:
             _knock(address)
             self._ray.init(address=address, **options)
         except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
-            where = "a local cluster" if address == "local" else f"--ray-address {address}"
-            raise RequestError(f"{where}: Ray cannot be reached ({_said(error)}).") from error
+            if address == "local":
+                raise RequestError(f"a local cluster: Ray cannot be reached ({_said(error)}).") from error
+            raise RequestError(
+                f"--ray-address {address}: Ray cannot be reached ({_said(error)}); see that the cluster runs there, and"
+                " set RAY_AUTH_MODE=token where it asks for a token."
+            ) from error
 
     def _room(self, cuda: bool) -> int:
         """The number of workers, after waiting a moment for what an earlier run is giving back."""
