@@ -118,6 +118,26 @@ def test_scores_of_shipped_networks_are_those_of_the_whole(name: str) -> None:
     _same(twin, x, [100, 40, 20, 10, 5, 1] * 4)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "mixed"])
+def test_float32_begins_to_remember_where_windows_become_small(precision: str) -> None:
+    x, index, memory = _images(3, 64, 64), torch.arange(3), Memory()
+    twin, model = prepare(models.create("compact"), precision, x[:1]), models.create("compact")
+    kept, began = x.clone(), []
+    with torch.no_grad():
+        for number, size in enumerate((64, 40, 8, 40, 4)):
+            windows, trial = Windows.at([0, 5, 9], [3, 0, 7], size, size) if number else None, kept.clone()
+            if windows is not None:
+                paste(trial, windows, 1 - cut(kept, windows))
+            memory.propose(index, windows, kept.clone)
+            found = twin.score_changed(trial, None, memory)
+            if precision == "fp32":
+                torch.testing.assert_close(found, model(trial), rtol=0, atol=100 * CLOSE)
+            began.append(bool(memory.maps))
+            memory.settle(stays := torch.tensor([True, False, number % 2 == 0]))
+            kept = torch.where(stays.view(-1, 1, 1, 1), trial, kept)
+    assert began == ([False, False, True, True, True] if precision == "fp32" else [True] * 5)
+
+
 @pytest.mark.parametrize("precision", ["mixed", "bf16"])
 @pytest.mark.parametrize("name", ["compact", "trunk-regressor"])
 def test_rounded_changes_are_off_in_proportion_to_themselves(name: str, precision: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 
 import torch
 
@@ -60,13 +61,13 @@ def random_search(
         if len(index) == 0:
             break
         everyone_runs = len(index) == len(everyone)
-        trial = state if everyone_runs else tuple(part.index_select(0, index) for part in state)
+        best = trial = state if everyone_runs else tuple(part.index_select(0, index) for part in state)
         windows = None
         if i > 0:
-            trial, windows = propose(i - 1, trial, index)
+            trial, windows = propose(i - 1, best, index)
             memory = None if windows is None else memory  # where all changes, scores of the whole are faster
         if memory is not None:
-            memory.propose(index, windows)
+            memory.propose(index, windows, partial(render, best, index))
         reached = objective(render(trial, index), None if everyone_runs else index, memory)
         wins = reached > value[index]
         if i > 0 and memory is not None:  # the first candidates are where the search begins, whatever they reach

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 
@@ -20,16 +20,23 @@ class Memory:
     def __init__(self) -> None:
         self.windows: Windows | None = None
         """Where the images of this call differ from kept ones; None: anywhere."""
+        self.kept: Callable[[], torch.Tensor] | None = None
+        """Makes the kept images, so that a model may begin to remember in a later call than the first."""
         self.maps: dict[Hashable, Kept] = {}
         """What is remembered, by names that the model gives."""
         self._index: torch.Tensor | None = None
 
-    def propose(self, index: torch.Tensor, windows: Windows | None) -> None:
-        """Announce images by their numbers (n,), increasing, some or all of those of the last call."""
+    def propose(
+        self, index: torch.Tensor, windows: Windows | None, kept: Callable[[], torch.Tensor] | None = None
+    ) -> None:
+        """Announce images by their numbers (n,), increasing, some or all of those of the last call.
+
+        `kept` makes the images (n, 3, H, W) from which they differ in the windows.
+        """
         if self._index is not None and len(index) < len(self._index):
             rows = torch.searchsorted(self._index, index)
             self.maps = {name: kept.select(rows) for name, kept in self.maps.items()}
-        self._index, self.windows = index, windows
+        self._index, self.windows, self.kept = index, windows, kept
 
     def settle(self, won: torch.Tensor) -> None:
         """Keep those images of the last call that are marked (n,), bool; at most once per call."""

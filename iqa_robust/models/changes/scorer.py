@@ -17,6 +17,8 @@ from iqa_robust.models.changes.windows import covering, cut, part_of
 from iqa_robust.models.score_network import ScoreNetwork
 
 IMAGE = "image"
+LARGE = 0.06
+"""The share of an image in a window beyond which the whole is faster in float32, as measured."""
 SAME = 1e-4
 """Difference between what a step makes and what its layers make, as a share of its largest value: float32 sums."""
 
@@ -51,6 +53,13 @@ class ChangeScorer:
             self._gains = passes_on and not (self.rivaled and self._rest)
         return self._gains
 
+    def gains(self, x: torch.Tensor, memory: Memory) -> bool:
+        """Whether it is faster for these images; if not yet, nothing is remembered, and a later call begins."""
+        if self.rounded or memory.maps or memory.kept is None:
+            return True
+        windows = memory.windows
+        return windows is not None and windows.height * windows.width <= LARGE * x[0, 0].numel()
+
     @torch.no_grad()
     def _find_steps(self, x: torch.Tensor) -> None:
         maps = x.clone(memory_format=torch.channels_last)
@@ -81,6 +90,13 @@ class ChangeScorer:
     @torch.no_grad()
     def __call__(self, x: torch.Tensor, memory: Memory) -> torch.Tensor:
         """Scores (N,), up to rounding, of images (N, 3, H, W) that were announced to the memory; see `serves`."""
+        if not memory.maps and memory.windows is not None and memory.kept is not None:
+            windows, memory.windows = memory.windows, None
+            self._score(memory.kept(), memory)
+            memory.windows = windows
+        return self._score(x, memory)
+
+    def _score(self, x: torch.Tensor, memory: Memory) -> torch.Tensor:
         maps, statistics = _image(x, memory), list[torch.Tensor]()
         for number, step in enumerate(self.steps):
             maps = _through(step, number, maps, memory)
