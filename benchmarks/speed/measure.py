@@ -59,7 +59,7 @@ def lines(
     shifts = {name: shift(model, x, images, task.eps) for name, images in found.items() if name != FLOOR}
     libraries = [reached for name, reached in shifts.items() if CONTENDERS[name].needs]
     less = least(model, x, task, max(libraries)) if libraries else task
-    late = {} if less == task else {name: _run(of, model, less, x) for name, of in AS_STRONG.items()}
+    late = {} if less.title == task.title else {name: _run(of, model, less, x) for name, of in AS_STRONG.items()}
     second, found = alternate(late, 1, done)
     shifts |= {name: shift(model, x, images, task.eps) for name, images in found.items()}
     others, _ = alternate(runs | late, repeats - 1, done)

@@ -152,6 +152,46 @@ def test_layers_that_their_model_asks_for_more_than_maps_stay(double: bool) -> N
     torch.testing.assert_close(_slope(twin, x), _slope(model, x))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_layers_that_their_model_watches_stay(precision: str) -> None:
+    class Watching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3)
+            self.relu = nn.ReLU()
+            self.layer.register_forward_hook(self.note)
+
+        def note(self, layer: nn.Module, given: object, made: torch.Tensor) -> None:
+            self.maps = made
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.relu(self.layer(x)).mean(dim=(1, 2, 3)) + self.maps.square().mean(dim=(1, 2, 3))
+
+    torch.manual_seed(0)
+    model, x = models.wrap(Watching()), _images()
+    twin = prepare(model, precision, x[:1])
+    close = {"rtol": 1e-4, "atol": 1e-5} if precision == "fp32" else {"rtol": 0.03, "atol": 0.003}
+    torch.testing.assert_close(twin(x[1:]), model(x[1:]), **close)
+
+
+def test_blocks_whose_parts_their_model_calls_itself_stay() -> None:
+    from torchvision.models import resnet18
+
+    class ByParts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = resnet18()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            block = self.network.layer1[0]
+            maps = block.relu(block.bn1(block.conv1(self.network.conv1(x))))
+            return maps.mean(dim=(1, 2, 3))
+
+    torch.manual_seed(0)
+    model, x = models.wrap(ByParts().eval()), _images()
+    torch.testing.assert_close(prepare(model, "fp32", x[:1])(x), model(x), rtol=1e-4, atol=1e-5)
+
+
 def test_one_gray_level_reaches_a_bfloat16_twin() -> None:
     class Mean(nn.Module):
         def __init__(self) -> None:

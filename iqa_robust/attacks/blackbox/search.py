@@ -42,6 +42,8 @@ def random_search(
     render: Callable[[State, torch.Tensor], torch.Tensor],
     propose: Callable[[int, State, torch.Tensor], tuple[State, Windows | None]],
     tries: int,
+    *,
+    steady: bool = False,
 ) -> torch.Tensor:
     """Greedy random search, all images side by side; (N, 3, H, W), the best image of each.
 
@@ -52,6 +54,8 @@ def random_search(
         propose: new candidates from the number of the try, the best states, which it leaves as they are, and the
             indices of their images; and the windows outside of which their images are as before: always, or never.
         tries: evaluations an image may use, the first candidate's among them.
+        steady: whether the size of the windows follows from the try alone, never from the images; then a model may wait
+            with remembering until they are small, and what it rounds does not hang on the batch.
     """
     everyone = torch.arange(len(state[0]), device=state[0].device)
     value = torch.full((len(everyone),), -torch.inf, device=everyone.device)
@@ -67,7 +71,7 @@ def random_search(
             trial, windows = propose(i - 1, best, index)
             memory = None if windows is None else memory  # where all changes, scores of the whole are faster
         if memory is not None:
-            memory.propose(index, windows, partial(render, best, index))
+            memory.propose(index, windows, partial(render, best, index) if steady else None)
         reached = objective(render(trial, index), None if everyone_runs else index, memory)
         wins = reached > value[index]
         if i > 0 and memory is not None:  # the first candidates are where the search begins, whatever they reach

@@ -95,7 +95,7 @@ def search_corners(
             paint(trial, low, high, Squares(index, *corner, codes[index, i, k], others[index, i, k], side))
         return (trial,), around(places, side, H, W)
 
-    return random_search(objective, (start,), lambda state, index: state[0], propose, tries)
+    return random_search(objective, (start,), lambda state, index: state[0], propose, tries, steady=n_squares == 1)
 
 
 class Squares(NamedTuple):

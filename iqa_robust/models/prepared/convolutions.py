@@ -23,7 +23,7 @@ class FrozenConvolution(nn.Module):
     """
 
     def __init__(self, layer: nn.Conv2d, kind: torch.dtype, *, relu: bool = False) -> None:
-        """`layer` must satisfy `fits`; its weights are copied. `kind` is bfloat16 or float32."""
+        """`layer` must satisfy `fits`; `kind` is bfloat16 or float32."""
         super().__init__()
         weight, bias = layer.weight.detach().to(kind), layer.bias
         self.kind, self.reads_image = kind, layer.in_channels <= COLORS

@@ -48,12 +48,14 @@ def join_relus(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> IQ
     return joined if _agree(model, joined, x, ref) else model
 
 
-def unfold_residuals(model: IQAModel) -> None:
-    """Give the blocks of torchvision's residual networks, their batch norms folded, the form of `ResidualBlock`."""
-    for block in list(model.modules()):
-        unfolded = ResidualBlock.of(block)
-        if unfolded is not None:
-            _replace(model, block, unfolded)
+def unfold_residuals(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> IQAModel:
+    """The model with `ResidualBlock`s wherever blocks can take that form; itself, if that changes the score of `x`."""
+    unfolded = copy.deepcopy(model)
+    for block in list(unfolded.modules()):
+        other = None if _is_watched(block) else ResidualBlock.of(block)
+        if other is not None:
+            _replace(unfolded, block, other)
+    return unfolded if _agree(model, unfolded, x, ref) else model
 
 
 def straighten_attention(model: IQAModel) -> None:
@@ -91,7 +93,7 @@ def _freeze(model: IQAModel, passes: list[_Pass], kind: torch.dtype) -> None:
     joined = {id(pair[0]): pair for pair in model.modules() if isinstance(pair, _Rectified)}
     summed = {id(block.last) for block in model.modules() if isinstance(block, ResidualBlock)}
     for layer in [call.layer for call in passes]:
-        if isinstance(layer, nn.Conv2d) and FrozenConvolution.fits(layer):
+        if isinstance(layer, nn.Conv2d) and FrozenConvolution.fits(layer) and not _is_watched(layer):
             frozen = FrozenConvolution(layer, kind, relu=id(layer) in joined or id(layer) in summed)
             _replace(model, joined.get(id(layer), layer), frozen)
 
@@ -153,7 +155,16 @@ def _pairs(
     times = Counter(id(call.layer) for call in passes)
     makers = {id(call.made): call.layer for call in passes if isinstance(call.layer, nn.Conv2d)}
     found = [(makers.get(id(call.given)), call.layer) for call in passes if isinstance(call.layer, kind)]
-    return [(maker, layer) for maker, layer in found if maker and times[id(maker)] == times[id(layer)] == 1]
+    return [
+        (maker, layer)
+        for maker, layer in found
+        if maker and times[id(maker)] == times[id(layer)] == 1 and not (_is_watched(maker) or _is_watched(layer))
+    ]
+
+
+def _is_watched(layer: nn.Module) -> bool:
+    """Whether the model itself looks at what the layer gets or makes, or edits it: such a layer stays."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def _agree(model: IQAModel, edited: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> bool:

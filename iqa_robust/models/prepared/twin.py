@@ -60,7 +60,7 @@ def prepare(model: IQAModel, precision: str, x: torch.Tensor, ref: torch.Tensor 
         if network is not None:
             network = copy.deepcopy(network)  # with layers of its own: maps are remembered, and changes added to them
         straighten_attention(made)
-        unfold_residuals(made)
+        made = unfold_residuals(made, x, ref)
         made = join_relus(made, x, ref)
         if precision == "bf16":
             round_layers(made, x, ref)
