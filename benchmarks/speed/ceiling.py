@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from cell import some
 from compare import machine
-from contenders import CONTENDERS, FLOOR, OURS
+from contenders import ALONE, CONTENDERS, FLOOR, OURS
 from measure import alternate
 from networks import NETWORKS, network, pictures
 from task import Task
@@ -37,7 +37,7 @@ SIDES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192, 16384)}
 """Of the matrices that are multiplied."""
 IMAGES = 8
 """On a CPU."""
-TIMED = (OURS, "search alone", FLOOR)
+TIMED = (OURS, ALONE, FLOOR)
 
 
 class Found(NamedTuple):
@@ -113,25 +113,35 @@ def on_device(name: str, side: int, images: int | None, device: torch.device) ->
     return model, pictures(count, side).to(device)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the device, the ceiling, the table and the memory."""
-    parser = argparse.ArgumentParser(description="PGD's throughput, and its share of what the device can do.")
-    parser.add_argument("--model", choices=tuple(NETWORKS), default="resnet50")
+def common(parser: argparse.ArgumentParser, repeats: int) -> None:
+    """The options of scripts that measure on a device."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--images", type=int, help=f"in the batch; {IMAGES} on a CPU, what fits on a GPU")
     parser.add_argument("--side", type=int, default=224, help="pixels; %(default)s")
-    parser.add_argument("--steps", type=int, default=10, help="%(default)s")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
-    parser.add_argument("--repeats", type=int, default=3, help="the fastest counts; %(default)s")
+    parser.add_argument("--repeats", type=int, default=repeats, help="the fastest counts; %(default)s")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="%(default)s")
-    given = parser.parse_args(arguments)
+
+
+def begin(parser: argparse.ArgumentParser, given: argparse.Namespace) -> torch.device:
+    """Set the process up as a worker of a run is, and name the device. Ends with status 2 where there is none."""
     torch.set_num_threads(given.threads)
     keep_freed_memory()
     prepare_numerics()
     try:
-        device = pick_device(given.device)
+        return pick_device(given.device)
     except RequestError as error:
         parser.error(str(error))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the device, the ceiling, the table and the memory."""
+    parser = argparse.ArgumentParser(description="PGD's throughput, and its share of what the device can do.")
+    parser.add_argument("--model", choices=tuple(NETWORKS), default="resnet50")
+    parser.add_argument("--images", type=int, help=f"in the batch; {IMAGES} on a CPU, what fits on a GPU")
+    parser.add_argument("--steps", type=int, default=10, help="%(default)s")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    common(parser, repeats=3)
+    given = parser.parse_args(arguments)
+    device = begin(parser, given)
     model, x = on_device(given.model, given.side, given.images, device)
     batch = Batch(tuple(map(str, range(len(x)))), (None,) * len(x), x, None, torch.zeros(len(x)))
     chosen = choose_precision(given.precision, model, batch)

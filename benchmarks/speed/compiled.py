@@ -20,13 +20,11 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from ceiling import IMAGES, finished, on_device
+from ceiling import IMAGES, begin, common, finished, on_device
 from measure import alternate
 from networks import NETWORKS
 from torch._dynamo.utils import counters
 
-from iqa_robust.errors import RequestError
-from iqa_robust.harness.environment import keep_freed_memory, pick_device, prepare_numerics
 from iqa_robust.models.base import IQAModel
 from iqa_robust.models.prepared.twin import prepare
 
@@ -110,19 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="What torch.compile gains on gradients of a batch, and costs.")
     parser.add_argument("--models", nargs="+", choices=tuple(NETWORKS), default=["compact", "resnet18"])
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--images", type=int, default=IMAGES, help="in the batch; %(default)s")
-    parser.add_argument("--side", type=int, default=224, help="pixels; %(default)s")
-    parser.add_argument("--repeats", type=int, default=20, help="the fastest counts; %(default)s")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="%(default)s")
+    common(parser, repeats=20)
     given = parser.parse_args(arguments)
-    torch.set_num_threads(given.threads)
-    keep_freed_memory()
-    prepare_numerics()
-    try:
-        device = pick_device(given.device)
-    except RequestError as error:
-        parser.error(str(error))
+    device = begin(parser, given)
     lines: list[Line] = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:  # helpers of torch's may still write to it
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from iqa_robust.harness.executors import processes, ray_actors
 from iqa_robust.harness.executors.base import Executor, Silent
 from iqa_robust.harness.executors.processes import Processes
 from iqa_robust.harness.executors.ray_actors import RayActors
-from iqa_robust.harness.executors.schedule import Crew, Finished, _Round, work_through
+from iqa_robust.harness.executors.schedule import Crew, Event, Finished, work_through
 from iqa_robust.harness.executors.tasks import Task
 from iqa_robust.harness.plan import make_plan
 from iqa_robust.harness.run import run
@@ -31,6 +31,20 @@ from iqa_robust.records import RunRecord
 from iqa_robust.tables.board import board
 from iqa_robust.tables.report import write_report
 from iqa_robust.tables.write import write_board
+
+
+class Watched:
+    """A crew that adds up the seconds of its tasks."""
+
+    def __init__(self, crew: Crew) -> None:
+        self.free, self.start, self._crew = crew.free, crew.start, crew
+        self.seconds = 0.0
+
+    def events(self) -> Iterator[Event]:
+        """Those of the crew."""
+        for event in self._crew.events():
+            self.seconds += event.done.seconds if isinstance(event, Finished) else 0.0
+            yield event
 
 
 class Measured(Silent):
@@ -53,10 +67,10 @@ class Measured(Silent):
         work_through(empty, crew, Silent())
         self.empty = time.perf_counter() - start
         start, computed = time.perf_counter(), time.process_time()
-        real = _Round(tasks, crew, self)  # what `work_through` does; it knows the seconds of every task
-        real.run()
+        watched = Watched(crew)
+        work_through(tasks, watched, self)
         self.real, self.driver = time.perf_counter() - start, time.process_time() - computed
-        self.tasks = sum(real.seconds.values())
+        self.tasks = watched.seconds
 
     def _wait(self, crew: Crew, task: Task) -> None:
         """Until every worker has started and made its model: all have had a task in hand at the same moment."""

@@ -12,7 +12,7 @@ import torch
 
 from iqa_robust.attacks.known import Known, keys_of
 from iqa_robust.attacks.norms import TOLERANCE, measures, snap
-from iqa_robust.attacks.objectives import Goal, Objective, QueryBudgetExhaustedError
+from iqa_robust.attacks.objectives import FEW, Goal, Objective, QueryBudgetExhaustedError
 from iqa_robust.errors import ContractError
 from iqa_robust.images import on_8bit_grid, to_8bit_grid
 from iqa_robust.models.base import IQAModel, Swapped, check_inputs, score
@@ -23,10 +23,6 @@ from iqa_robust.records import GOALS, Budget
 FORMS = ("published", "corrected", "adapted", "reconstructed", "ours")
 """How an attack relates to its source: as published; with a bug of the released code corrected; carried over from
 another setting, such as classification; read from an incomplete text; without a source."""
-
-
-_FEW = 3000
-"""Values of an image that are looked at first."""
 
 
 @dataclass(frozen=True)
@@ -314,7 +310,7 @@ def _scored(
 
 def _same(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """(N,) bool: whether two batches hold the same image; few values show that most do not."""
-    same = (images.flatten(1)[:, :_FEW] == others.flatten(1)[:, :_FEW]).all(dim=1)
+    same = (images.flatten(1)[:, :FEW] == others.flatten(1)[:, :FEW]).all(dim=1)
     for i in same.nonzero().squeeze(1).tolist():
         same[i] = torch.equal(images[i], others[i])
     return same

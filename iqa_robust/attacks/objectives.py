@@ -17,8 +17,8 @@ from iqa_robust.models.changes.memory import Memory
 from iqa_robust.models.randomness import derive_seed, searching, seeded
 from iqa_robust.records import Budget
 
-_FEW = 3000
-"""Values of a gradient that are looked at first to see that it is not zero."""
+FEW = 3000
+"""Values of an image or a gradient that are looked at first: mostly they tell that it is another one, or not zero."""
 
 
 class QueryBudgetExhaustedError(Exception):
@@ -318,7 +318,7 @@ class Objective:
 
     def _note_zero(self, index: torch.Tensor, gradient: torch.Tensor) -> None:
         flat = gradient.flatten(1)
-        nonzero = flat[:, :_FEW].ne(0).any(dim=1)  # true of NaN
+        nonzero = flat[:, :FEW].ne(0).any(dim=1)  # true of NaN
         if not bool(nonzero.all()):  # seldom, so that the rest is seldom read
             nonzero = flat.ne(0).any(dim=1)
         self.tally.nonzero_gradients += torch.bincount(index[nonzero].cpu(), minlength=self._x.shape[0])

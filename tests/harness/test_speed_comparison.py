@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from scripts import scripts_of
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks" / "speed"
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[Any]:
-    threads = torch.get_num_threads()
-    with scripts_of(SCRIPTS) as found:
-        yield found
-    torch.set_num_threads(threads)
 
 
 def test_contenders_reach_the_same(scripts: Any, tmp_path: Path) -> None:

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from scripts import scripts_of
 from torch import nn
 from torch.nn import functional as F
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks" / "speed"
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[Any]:
-    threads = torch.get_num_threads()
-    with scripts_of(SCRIPTS) as found:
-        yield found
-    torch.set_num_threads(threads)
 
 
 def test_operations_of_convolutions_and_products(scripts: Any) -> None:

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from scripts import scripts_of
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks" / "speed"
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[Any]:
-    with scripts_of(SCRIPTS) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ class Memory:
         """
         if self._index is not None and len(index) < len(self._index):
             rows = torch.searchsorted(self._index, index)
-            self.maps = {name: kept.select(rows) for name, kept in self.maps.items()}
+            self.maps = {name: values.select(rows) for name, values in self.maps.items()}
         self._index, self.windows, self.kept = index, windows, kept
 
     def settle(self, won: torch.Tensor) -> None:

@@ -53,7 +53,7 @@ class ChangeScorer:
             self._gains = passes_on and not (self.rivaled and self._rest)
         return self._gains
 
-    def gains(self, x: torch.Tensor, memory: Memory) -> bool:
+    def pays(self, x: torch.Tensor, memory: Memory) -> bool:
         """Whether it is faster for these images; if not yet, nothing is remembered, and a later call begins."""
         if self.rounded or memory.maps or memory.kept is None:
             return True

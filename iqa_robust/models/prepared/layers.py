@@ -51,11 +51,11 @@ def join_relus(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> IQ
 def unfold_residuals(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> IQAModel:
     """The model with `ResidualBlock`s wherever blocks can take that form; itself, if that changes the score of `x`."""
     unfolded = copy.deepcopy(model)
-    for block in list(unfolded.modules()):
-        other = None if _is_watched(block) else ResidualBlock.of(block)
-        if other is not None:
-            _replace(unfolded, block, other)
-    return unfolded if _agree(model, unfolded, x, ref) else model
+    others = {block: ResidualBlock.of(block) for block in unfolded.modules() if not _is_watched(block)}
+    found = {block: other for block, other in others.items() if other is not None}
+    for block, other in found.items():
+        _replace(unfolded, block, other)
+    return unfolded if found and _agree(model, unfolded, x, ref) else model
 
 
 def straighten_attention(model: IQAModel) -> None:

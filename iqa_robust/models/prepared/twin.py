@@ -107,6 +107,6 @@ class PreparedModel(IQAModel):
     def score_changed(self, x: torch.Tensor, ref: torch.Tensor | None, memory: Memory) -> torch.Tensor:
         """Scores (N,), float32. On a CPU, a network of ours computes what the announced windows reach, and no more."""
         scorer = self._by_changes
-        if scorer is None or x.device.type != "cpu" or not (scorer.serves(x) and scorer.gains(x, memory)):
+        if scorer is None or x.device.type != "cpu" or not (scorer.serves(x) and scorer.pays(x, memory)):
             return self(x, ref)
         return scorer(x, memory)
