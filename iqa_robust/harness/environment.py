@@ -30,14 +30,7 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
     """Versions, git revision of the package where it is a checkout, device and precision."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
-        "package_version": package_version(),
-        "git_revision": _git_revision(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": version("torchvision"),
-        "numpy": version("numpy"),
-        "pillow": version("pillow"),
-        "platform": sys.platform,
+        **_software(),
         "device": device.type,
         "device_name": name,
         "threads": torch.get_num_threads(),
@@ -46,6 +39,20 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
+def _software() -> dict[str, Any]:
+    """What does not change while the process runs."""
+    return {
+        "package_version": package_version(),
+        "git_revision": _git_revision(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": version("torchvision"),
+        "numpy": version("numpy"),
+        "pillow": version("pillow"),
+        "platform": sys.platform,
+    }
+
+
 def _git_revision() -> str | None:
     """The commit of the checkout the package runs from, with a mark when files differ from it."""
     root = Path(__file__).resolve().parents[2]

@@ -23,7 +23,10 @@ def to_parquet(table: pd.DataFrame, kinds: Mapping[str, str]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    made = pa.Table.from_pandas(table[list(kinds)], schema=arrow_schema(kinds), preserve_index=False)
+    schema = arrow_schema(
+        kinds
+    )  # column by column: `Table.from_pandas` takes twice as long, to describe the table again
+    columns = [pa.array(table[field.name], field.type, from_pandas=True) for field in schema]
     buffer = io.BytesIO()
-    pq.write_table(made.replace_schema_metadata(None), buffer, compression="zstd")
+    pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
     return buffer.getvalue()
