@@ -23,9 +23,8 @@ def to_parquet(table: pd.DataFrame, kinds: Mapping[str, str]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = arrow_schema(
-        kinds
-    )  # column by column: `Table.from_pandas` takes twice as long, to describe the table again
+    schema = arrow_schema(kinds)
+    # Column by column: `Table.from_pandas` takes twice as long, for a description of the table that is not wanted.
     columns = [pa.array(table[field.name], field.type, from_pandas=True) for field in schema]
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")

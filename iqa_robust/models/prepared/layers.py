@@ -6,8 +6,10 @@ batch norm, ReLU and product notes what it got and what it made.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,40 +24,51 @@ from iqa_robust.models.prepared.residual import ResidualBlock
 
 HEAVY = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention)
 """Layers whose cost is worth the rounding."""
+Edit = Callable[[IQAModel, torch.Tensor, torch.Tensor | None], None]
+"""A change of the layers of a model, for which an example and its reference pass through them."""
 TOLERANCE = 1e-4
-"""Difference of the scores that folding may make, relative and absolute: float32 sums in another order."""
+"""Difference of the scores that an edit may make, relative and absolute: float32 sums in another order."""
 
 
-def fold_batch_norms(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> IQAModel:
-    """The model with each batch norm folded into the convolution before it; itself, if that changes the score of `x`.
+def edited(model: IQAModel, edits: Sequence[Edit], x: torch.Tensor, ref: torch.Tensor | None) -> IQAModel:
+    """A copy of the model after the edits, without those that change the score of `x`; itself, if all of them do."""
+    with contextlib.suppress(Exception):  # a model may ask its layers for anything; then it keeps them
+        made = copy.deepcopy(model)
+        for edit in edits:
+            edit(made, x, ref)
+        before, after = (network(x.clone(), None if ref is None else ref.clone()) for network in (model, made))
+        if torch.allclose(after, before, rtol=TOLERANCE, atol=TOLERANCE):
+            return made
+    if len(edits) > 1:
+        for edit in edits:
+            model = edited(model, [edit], x, ref)
+    return model
 
-    It would where the result of a convolution is used by something else, too.
+
+def fold_batch_norms(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:
+    """Fold each batch norm into the convolution before it.
+
+    The score changes where something else uses the result of such a convolution, too.
     """
-    folded = copy.deepcopy(model)
-    for maker, norm in _pairs(folded, nn.BatchNorm2d, x, ref):
+    for maker, norm in _pairs(model, nn.BatchNorm2d, x, ref):
         if norm.track_running_stats:
-            _replace(folded, maker, fuse_conv_bn_eval(maker, norm))
-            _replace(folded, norm, nn.Identity())
-    return folded if _agree(model, folded, x, ref) else model
+            _replace(model, maker, fuse_conv_bn_eval(maker, norm))
+            _replace(model, norm, nn.Identity())
 
 
-def join_relus(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> IQAModel:
-    """The model with each ReLU at the end of the convolution before it; itself, if that changes the score of `x`."""
-    joined = copy.deepcopy(model)
-    for maker, relu in _pairs(joined, nn.ReLU, x, ref):
-        _replace(joined, relu, nn.Identity())
-        _replace(joined, maker, _Rectified(maker, relu))
-    return joined if _agree(model, joined, x, ref) else model
+def join_relus(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:
+    """Put each ReLU at the end of the convolution before it."""
+    for maker, relu in _pairs(model, nn.ReLU, x, ref):
+        _replace(model, relu, nn.Identity())
+        _replace(model, maker, _Rectified(maker, relu))
 
 
-def unfold_residuals(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> IQAModel:
-    """The model with `ResidualBlock`s wherever blocks can take that form; itself, if that changes the score of `x`."""
-    unfolded = copy.deepcopy(model)
-    others = {block: ResidualBlock.of(block) for block in unfolded.modules() if not _is_watched(block)}
-    found = {block: other for block, other in others.items() if other is not None}
-    for block, other in found.items():
-        _replace(unfolded, block, other)
-    return unfolded if found and _agree(model, unfolded, x, ref) else model
+def unfold_residuals(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:
+    """Put a `ResidualBlock` wherever a block can take that form."""
+    others = {block: ResidualBlock.of(block) for block in model.modules() if not _is_watched(block)}
+    for block, other in others.items():
+        if other is not None:
+            _replace(model, block, other)
 
 
 def straighten_attention(model: IQAModel) -> None:
@@ -65,11 +78,9 @@ def straighten_attention(model: IQAModel) -> None:
         _replace(model, layer, SelfAttention(layer))
 
 
-def freeze_layers(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> IQAModel:
-    """The model with a `FrozenConvolution` wherever a convolution fits; itself, if that changes the score of `x`."""
-    frozen = copy.deepcopy(model)
-    _freeze(frozen, _passes(frozen, x, ref), torch.float32)
-    return frozen if _agree(model, frozen, x, ref) else model
+def freeze_layers(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:
+    """Put a `FrozenConvolution` wherever a convolution fits."""
+    _freeze(model, _passes(model, x, ref), torch.float32)
 
 
 def round_layers(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:
@@ -165,14 +176,6 @@ def _pairs(
 def _is_watched(layer: nn.Module) -> bool:
     """Whether the model itself looks at what the layer gets or makes, or edits it: such a layer stays."""
     return bool(layer._forward_hooks or layer._forward_pre_hooks)
-
-
-def _agree(model: IQAModel, edited: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> bool:
-    try:
-        before, after = (network(x.clone(), None if ref is None else ref.clone()) for network in (model, edited))
-    except Exception:  # a model may ask its layers for anything; then it keeps them
-        return False
-    return torch.allclose(after, before, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

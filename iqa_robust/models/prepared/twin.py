@@ -13,6 +13,7 @@ from iqa_robust.models.changes.memory import Memory
 from iqa_robust.models.changes.scorer import ChangeScorer
 from iqa_robust.models.learned import LearnedModel
 from iqa_robust.models.prepared.layers import (
+    edited,
     fold_batch_norms,
     freeze_layers,
     join_relus,
@@ -55,17 +56,16 @@ def prepare(model: IQAModel, precision: str, x: torch.Tensor, ref: torch.Tensor 
         return model
     with torch.no_grad():
         made = made.eval().requires_grad_(False)
-        made = fold_batch_norms(made, x, ref).to(memory_format=torch.channels_last)
+        made = edited(made, (fold_batch_norms,), x, ref).to(memory_format=torch.channels_last)
         network = _network_of(made)
         if network is not None:
             network = copy.deepcopy(network)  # with layers of its own: maps are remembered, and changes added to them
         straighten_attention(made)
-        made = unfold_residuals(made, x, ref)
-        made = join_relus(made, x, ref)
         if precision == "bf16":
+            made = edited(made, (unfold_residuals, join_relus), x, ref)
             round_layers(made, x, ref)
         else:
-            made = freeze_layers(made, x, ref)
+            made = edited(made, (unfold_residuals, join_relus, freeze_layers), x, ref)
     return PreparedModel(made, precision, network)
 
 
