@@ -76,7 +76,7 @@ class ScoreTransformer(nn.Module):
         return into_range((self.raw(x) - self.mean) / self.spread, *RANGE)
 
 
-def _resnet(name: str) -> Callable[[int], IQAModel]:
+def _trunk(name: str) -> Callable[[int], IQAModel]:
     def make(side: int) -> IQAModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -110,9 +110,10 @@ def _transformer(side: int) -> IQAModel:
 NETWORKS: dict[str, Callable[[int], IQAModel]] = {
     "compact": lambda side: ir.models.create("compact"),
     "squeezenet": lambda side: ir.models.create("trunk-regressor"),
-    "resnet18": _resnet("resnet18"),
-    "resnet50": _resnet("resnet50"),
+    "resnet18": _trunk("resnet18"),
+    "resnet50": _trunk("resnet50"),
+    "vgg16": _trunk("vgg16"),
     "vit": _transformer,
 }
 """From names to makers, which take the side of the images: the compact network and SqueezeNet 1.1 with the weights
-that ship with the package, ResNet-18, ResNet-50 and ViT-S/16 with random ones."""
+that ship with the package, ResNet-18, ResNet-50, VGG-16 and ViT-S/16 with random ones."""
