@@ -74,7 +74,7 @@ class Kernel(nn.Module):
         plain = self.like.stride == self.like.dilation == (1, 1) and self.like.groups == 1 and x.dtype is torch.float32
         outputs, inputs, *sides = self.weight.shape
         high, wide = x.shape[2] + 2 * padding[0] - 2, x.shape[3] + 2 * padding[1] - 2
-        return plain and sides == [3, 3] and Winograd.pays(inputs, outputs, (len(x), high, wide))
+        return plain and sides == [3, 3] and Winograd.pays(inputs, outputs, high, wide)
 
     def slope(self, slope: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         """The slope at maps of `shape`."""

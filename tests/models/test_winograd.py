@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,15 +18,7 @@ from iqa_robust.models.winograd import Winograd
 
 ERROR = 1e-4
 """Sums of values reach 100 times one of them before they cancel, in the corner of a tile: 2^-24 of that is 6e-6, and
-products of 8 to 64 channels are summed."""
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+products of 8 or 16 channels are summed."""
 
 
 def _random(*shape: int, seed: int) -> torch.Tensor:
@@ -87,7 +78,7 @@ def test_frozen_convolutions_take_it_in_both_directions(relu: bool, monkeypatch:
     (expected,) = torch.autograd.grad(wanted, exact_leaf, weights.double() * (made > 0 if relu else 1))
     torch.testing.assert_close(made.double(), wanted.relu() if relu else wanted, rtol=ERROR, atol=ERROR)
     torch.testing.assert_close(slope.double(), expected, rtol=ERROR, atol=ERROR)
-    assert taken == [(8, 16, (2, 12, 10)), (16, 8, (2, 12, 10))]
+    assert taken == [(8, 16, 12, 10), (16, 8, 12, 10)]
 
 
 @pytest.mark.parametrize(
@@ -106,11 +97,44 @@ def test_other_convolutions_do_not_take_it(like: Like, monkeypatch: pytest.Monke
     torch.testing.assert_close(Kernel(weight, None, like)(x), wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.usefixtures("one_thread")
-def test_it_is_taken_where_it_was_faster() -> None:
-    assert Winograd.pays(64, 64, (8, 56, 56))
-    assert Winograd.pays(512, 512, (8, 14, 14))
-    assert not Winograd.pays(16, 64, (8, 55, 55))  # sums take longer than products
-    assert not Winograd.pays(512, 512, (1, 7, 7))  # four tiles: to read the weights takes longer
-    torch.set_num_threads(max(winograd.GAIN) + 1)
-    assert not Winograd.pays(512, 512, (8, 14, 14))
+def test_it_is_taken_where_it_was_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "HAS_MKL", True)
+    assert Winograd.pays(128, 128, 28, 28)
+    assert Winograd.pays(512, 512, 7, 7)
+    assert not Winograd.pays(16, 64, 55, 55)  # sums take longer than products
+    assert not Winograd.pays(64, 64, 56, 56)  # no loss with one thread only
+    assert not Winograd.pays(512, 512, 4, 4)  # a tile per image: to read the weights takes longer
+    monkeypatch.setattr(winograd, "HAS_MKL", False)
+    assert not Winograd.pays(128, 128, 28, 28)
+
+
+@pytest.mark.parametrize("side", [7, 14, 28])
+def test_results_hang_on_no_other_image(side: int) -> None:
+    way = Winograd(_random(16, 8, 3, 3, seed=1), _random(16, seed=2), relu=True)
+    x = _random(5, 8, side, side, seed=0)
+    alone = torch.cat([way(image, (1, 1)) for image in x.split(1)])
+    torch.testing.assert_close(way(x, (1, 1)), alone, rtol=1e-6, atol=1e-6)  # products in the same order
+
+
+@pytest.mark.parametrize("side", [8, 7])
+@pytest.mark.parametrize("images", [1, 2])
+def test_others_may_edit_the_results(side: int, images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Winograd, "pays", lambda *call: True)
+    layer = nn.Conv2d(8, 16, 3, padding=1).requires_grad_(False)
+    leaf = _random(images, 8, side, side, seed=1).requires_grad_()
+    plain, edited = (
+        torch.autograd.grad(made.sum(), leaf)[0]
+        for made in (2 * layer(leaf), FrozenConvolution(layer, torch.float32)(leaf).mul_(2))
+    )
+    torch.testing.assert_close(edited, plain, rtol=ERROR, atol=ERROR)
+
+
+def test_slopes_are_float32_under_autocast_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Winograd, "pays", lambda *call: True)
+    layer = nn.Conv2d(8, 16, 3, padding=1).requires_grad_(False)
+    leaf = _random(2, 8, 12, 10, seed=1).requires_grad_()
+    (wanted,) = torch.autograd.grad(layer(leaf).sum(), leaf)
+    made = FrozenConvolution(layer, torch.float32)(leaf).sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        (slope,) = torch.autograd.grad(made, leaf)
+    torch.testing.assert_close(slope, wanted, rtol=ERROR, atol=ERROR)

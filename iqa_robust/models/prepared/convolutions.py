@@ -78,8 +78,9 @@ class _Convolve(torch.autograd.Function):
         if made is not None:
             slope = torch.ops.aten.threshold_backward(slope, made, 0)
         at_added = None if ctx.added_kind is None else slope.to(ctx.added_kind)
-        if layer.at_image is not None and slope.device.type == "cpu":
-            return layer.at_image(slope, ctx.shape).to(ctx.kind), at_added, None
-        found = layer.plain.slope(slope, ctx.shape) if layer.mirrored is None else layer.mirrored(slope)
+        with torch.autocast(slope.device.type, enabled=False):
+            if layer.at_image is not None and slope.device.type == "cpu":
+                return layer.at_image(slope, ctx.shape).to(ctx.kind), at_added, None
+            found = layer.plain.slope(slope, ctx.shape) if layer.mirrored is None else layer.mirrored(slope)
         order = torch.contiguous_format if layer.reads_image else torch.preserve_format  # an attack's images are so
         return found.to(ctx.kind, memory_format=order), at_added, None

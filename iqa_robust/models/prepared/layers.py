@@ -6,8 +6,8 @@ batch norm, ReLU and product notes what it got and what it made.
 
 from __future__ import annotations
 
-import contextlib
 import copy
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,22 +27,29 @@ HEAVY = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention)
 Edit = Callable[[IQAModel, torch.Tensor, torch.Tensor | None], None]
 """A change of the layers of a model, for which an example and its reference pass through them."""
 TOLERANCE = 1e-4
-"""Difference of the scores that an edit may make, relative and absolute: float32 sums in another order."""
+"""Difference of the scores that an edit may make, relative and absolute: float32 sums in another order or of others."""
 
 
 def edited(model: IQAModel, edits: Sequence[Edit], x: torch.Tensor, ref: torch.Tensor | None) -> IQAModel:
     """A copy of the model after the edits, without those that change the score of `x`; itself, if all of them do."""
-    with contextlib.suppress(Exception):  # a model may ask its layers for anything; then it keeps them
-        made = copy.deepcopy(model)
+    before = _score(model, x, ref)
+    made = copy.deepcopy(model)
+    try:
         for edit in edits:
             edit(made, x, ref)
-        before, after = (network(x.clone(), None if ref is None else ref.clone()) for network in (model, made))
-        if torch.allclose(after, before, rtol=TOLERANCE, atol=TOLERANCE):
-            return made
+        after = _score(made, x, ref)
+    except Exception:  # a model may ask its layers for anything; then it keeps them
+        after = torch.full_like(before, math.nan)
+    if torch.allclose(after, before, rtol=TOLERANCE, atol=TOLERANCE):
+        return made
     if len(edits) > 1:
         for edit in edits:
             model = edited(model, [edit], x, ref)
     return model
+
+
+def _score(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> torch.Tensor:
+    return model(x.clone(), None if ref is None else ref.clone())
 
 
 def fold_batch_norms(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> None:
@@ -151,7 +158,7 @@ def _passes(model: IQAModel, x: torch.Tensor, ref: torch.Tensor | None) -> list[
     kinds = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.ReLU)
     hooks = [layer.register_forward_hook(note) for layer in model.modules() if type(layer) in kinds]
     try:
-        model(x.clone(), None if ref is None else ref.clone())
+        _score(model, x, ref)
     finally:
         for hook in hooks:
             hook.remove()
