@@ -189,7 +189,8 @@ def test_a_copy_and_an_empty_batch_after_the_weights_were_ordered() -> None:
     assert rounded(x[:0]).shape == (0, 16, 12, 10)
 
 
-def test_a_relu_is_joined_only_where_nothing_else_reads_the_convolution() -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_relu_is_joined_only_where_nothing_else_reads_the_convolution(precision: str) -> None:
     class Network(nn.Module):
         def __init__(self, *, shared: bool) -> None:
             super().__init__()
@@ -205,7 +206,7 @@ def test_a_relu_is_joined_only_where_nothing_else_reads_the_convolution() -> Non
     for shared in (False, True):
         torch.manual_seed(0)
         model = models.wrap(Network(shared=shared))
-        twin = prepare(model, "bf16", x[:1])
+        twin = prepare(model, precision, x[:1])
         (layer,) = [module for module in twin.modules() if isinstance(module, FrozenConvolution)]
         assert layer.ahead.relu is not shared
         torch.testing.assert_close(twin(x), model(x), rtol=0.02, atol=0.002)

@@ -283,6 +283,13 @@ def test_a_layer_called_by_keywords_keeps_its_result() -> None:
     torch.testing.assert_close(prepare(model, "fp32", x[:1])(x), model(x), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_model_that_fails_says_so_itself(precision: str) -> None:
+    model = models.wrap(nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU()))
+    with pytest.raises(RuntimeError, match=r"expected input.* to have 1 channels, but got 3"):
+        prepare(model, precision, torch.rand(1, 3, 16, 16))
+
+
 def test_unknown_precision_is_refused() -> None:
     with pytest.raises(ContractError, match=r"^precision: expected one of fp32, mixed, bf16, got 'fp16'\.$"):
         prepare(_model(), "fp16", _images(1))
