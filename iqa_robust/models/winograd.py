@@ -70,9 +70,9 @@ class Winograd:
         shape = (images, self.weight.shape[2], SIDE * rows, SIDE * columns)
         made = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         places = made.permute(0, 2, 3, 1).view(images, rows, SIDE, columns, SIDE, -1)
-        together = min(images, max(1, AT_ONCE // (rows * columns)))
+        together = max(1, AT_ONCE // (rows * columns))
         band = min(rows, max(1, AT_ONCE // columns))
-        padded = x.new_zeros(together, SIDE * rows + 2, SIDE * columns + 2, channels)
+        padded = x.new_zeros(min(images, together), SIDE * rows + 2, SIDE * columns + 2, channels)
         for first in range(0, images, together):
             part = x[first : first + together].permute(0, 2, 3, 1)
             padded[: len(part), top : top + height, left : left + width] = part

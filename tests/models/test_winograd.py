@@ -114,6 +114,7 @@ def test_results_hang_on_no_other_image(side: int) -> None:
     x = _random(5, 8, side, side, seed=0)
     alone = torch.cat([way(image, (1, 1)) for image in x.split(1)])
     torch.testing.assert_close(way(x, (1, 1)), alone, rtol=1e-6, atol=1e-6)  # products in the same order
+    assert way(x[:0], (1, 1)).shape == (0, 16, side, side)
 
 
 @pytest.mark.parametrize("side", [8, 7])
