@@ -69,7 +69,7 @@ class Winograd:
         rows, columns = _tiles_along(down), _tiles_along(across)
         shape = (images, self.weight.shape[2], SIDE * rows, SIDE * columns)
         made = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        places = made.permute(0, 2, 3, 1).view(images, rows, SIDE, columns, SIDE, -1)
+        places = made.permute(0, 2, 3, 1).view(images, rows, SIDE, columns, SIDE, shape[1])
         together = max(1, AT_ONCE // (rows * columns))
         band = min(rows, max(1, AT_ONCE // columns))
         padded = x.new_zeros(min(images, together), SIDE * rows + 2, SIDE * columns + 2, channels)
