@@ -102,7 +102,7 @@ def test_it_is_taken_where_it_was_faster(monkeypatch: pytest.MonkeyPatch) -> Non
     assert Winograd.pays(128, 128, 28, 28)
     assert Winograd.pays(512, 512, 7, 7)
     assert not Winograd.pays(16, 64, 55, 55)  # sums take longer than products
-    assert not Winograd.pays(64, 64, 56, 56)  # no loss with one thread only
+    assert not Winograd.pays(64, 64, 56, 56)  # a gain with one thread, a loss with two
     assert not Winograd.pays(512, 512, 4, 4)  # a tile per image: to read the weights takes longer
     monkeypatch.setattr(winograd, "HAS_MKL", False)
     assert not Winograd.pays(128, 128, 28, 28)
