@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import Any
 
@@ -19,9 +18,10 @@ from iqa_robust.models.modes import evaluation_mode
 from iqa_robust.models.randomness import ImageRNG
 from iqa_robust.records import GOALS, NORMS, Budget
 from iqa_robust.testing.pictures import pictures
+from iqa_robust.testing.pretended_gpu import some_gpu
 from iqa_robust.testing.report import Report, ViolationError, expect, run
 from iqa_robust.testing.subject import check_constructor, parameters, resolve
-from iqa_robust.testing.toy import Recorder, ToyLinear, ToyNetwork, ToyReference
+from iqa_robust.testing.toy import OfReference, Recorder, ToyLinear, ToyNetwork, ToyReference
 from iqa_robust.testing.traces import no_global_randomness, untouched
 
 SIZE = (33, 40)
@@ -56,6 +56,7 @@ def check(attack: Attack | str) -> Report:
         ("input-unchanged", suite.input_unchanged),
         ("model-unchanged", suite.model_unchanged),
         ("global-randomness", suite.global_randomness),
+        ("gpu", suite.gpu),
         ("cost", suite.cost),
     ]
     return run(title, questions, essential=2)
@@ -71,18 +72,6 @@ def _radius(norm: str, levels: float = LEVELS) -> float:
         "l0": 255 * 0.005 * levels,
         "patch": 255 * 0.01 * levels,
     }[norm]
-
-
-class _OfReference(WrappedModel):
-    """A full-reference model that looks at the reference alone, for attacks on references."""
-
-    def __init__(self, model: IQAModel) -> None:
-        """`model` scores the references."""
-        super().__init__(model, dataclasses.replace(model.info, full_reference=True))
-
-    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
-        """Scores (N,) of the references."""
-        return self.model(ref)
 
 
 class _Suite:
@@ -104,9 +93,9 @@ class _Suite:
         )
         attack = self.attack
         if isinstance(attack, TrainedAttack):
-            attack = self._taught(model, goal, norm, request.get("ref"))
+            attack = self._taught(model, images.device, goal, norm, request.get("ref"))
         if attack.perturbs == "reference" and not model.info.full_reference:
-            model, request["ref"] = _OfReference(model), images
+            model, request["ref"] = OfReference(model), images
         with evaluation_mode(model), torch.no_grad():
             clean = model(images, request.get("ref")).float()
         if goal == "target":
@@ -123,23 +112,27 @@ class _Suite:
         scores = SetScores(clean, info.score_range, info.higher_is_better, [None] * len(clean))
         return self.attack.planned(scores, seed=0)
 
-    def _taught(self, model: IQAModel, goal: str, norm: str, ref: torch.Tensor | None) -> TrainedAttack:
+    def _taught(
+        self, model: IQAModel, device: torch.device, goal: str, norm: str, ref: torch.Tensor | None
+    ) -> TrainedAttack:
         """A copy of a trained attack that has learned this goal and norm on this model, on other pictures; kept."""
-        key = type(_innermost(model)), model.info.higher_is_better, goal, norm
+        key = type(_innermost(model)), device, model.info.higher_is_better, goal, norm
         if key not in self.taught:
-            self.taught[key] = self._fit(_innermost(model), goal, norm, ref)
+            self.taught[key] = self._fit(_innermost(model), device, goal, norm, ref)
         return self.taught[key]
 
-    def _fit(self, model: IQAModel, goal: str, norm: str, ref: torch.Tensor | None) -> TrainedAttack:
+    def _fit(
+        self, model: IQAModel, device: torch.device, goal: str, norm: str, ref: torch.Tensor | None
+    ) -> TrainedAttack:
         attack = type(self.attack)(**{**parameters(self.attack), "weights": None})
         assert isinstance(attack, TrainedAttack)
-        images = list(pictures(2 * N_IMAGES, *SIZE)[N_IMAGES:])
+        images = list(pictures(2 * N_IMAGES, *SIZE)[N_IMAGES:].to(device))
         refs = None if ref is None else [image.roll(1, dims=2) for image in images]
         attack.fit(model, images, refs, goal=goal, budget=Budget(norm=norm, eps_255=_radius(norm), steps=STEPS))
         return attack
 
     def _fresh(self, model: IQAModel) -> TrainedAttack:
-        return self._fit(model, self.attack.goals[0], self.attack.norms[0], None)
+        return self._fit(model, self.images.device, self.attack.goals[0], self.attack.norms[0], None)
 
     def declarations(self) -> str:
         attack = self.attack
@@ -365,6 +358,15 @@ class _Suite:
                 self._fresh(ToyLinear())
             self.attacked(ToyLinear())
         return "not used"
+
+    def gpu(self) -> str:
+        """There, a tensor that was made without a device meets those of the images, and NumPy sees none."""
+        with some_gpu() as (device, where):
+            model, images = ToyNetwork().eval().to(device), self.images.to(device)
+            for norm in self.attack.norms:
+                found = self.attacked(model, images, norm=norm).images.device
+                expect(found == device, f"{norm}: expected images on {device}, where the model is, got {found}.")
+        return f"attacks {where}"
 
     def cost(self) -> str:
         start = time.perf_counter()

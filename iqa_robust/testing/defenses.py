@@ -14,6 +14,7 @@ from iqa_robust.models.base import IQAModel
 from iqa_robust.models.modes import evaluation_mode
 from iqa_robust.models.randomness import seeded
 from iqa_robust.testing.pictures import off_grid, pictures
+from iqa_robust.testing.pretended_gpu import some_gpu
 from iqa_robust.testing.report import Report, expect, run
 from iqa_robust.testing.subject import check_constructor, parameters, resolve
 from iqa_robust.testing.toy import ToyNetwork, ToyReference
@@ -53,6 +54,7 @@ def check(defense: Defense | str) -> Report:
         ("model-unchanged", suite.model_unchanged),
         ("global-randomness", suite.global_randomness),
         ("no-memory", suite.no_memory),
+        ("gpu", suite.gpu),
         ("cost", suite.cost),
     ]
     return run(title, questions, essential=2)
@@ -78,10 +80,10 @@ class _Suite:
         with torch.no_grad(), seeded(range(len(x)) if seeds is None else seeds):
             return self.wrapped(x)
 
-    def slope_at(self, x: torch.Tensor) -> torch.Tensor:
+    def slope_at(self, x: torch.Tensor, wrapped: IQAModel | None = None) -> torch.Tensor:
         leaf = x.clone().requires_grad_(True)
         with seeded(range(len(x))):
-            scores = self.wrapped(leaf)
+            scores = (wrapped or self.wrapped)(leaf)
         expect(
             scores.requires_grad,
             "expected a gradient from the scores to the images; the graph is cut, so the attack would be off.",
@@ -289,6 +291,17 @@ class _Suite:
         )
         expect(parameters(self.defense) == before, "expected use to leave the parameters as they were.")
         return "a call leaves nothing behind for the next one"
+
+    def gpu(self) -> str:
+        """A model that is there stays there; a tensor that was made without a device meets its images."""
+        with some_gpu() as (device, where):
+            wrapped = self.defense.wrap(ToyNetwork().eval().to(device)).eval()
+            x = off_grid(pictures(2, SIDE, SIDE)).to(device)
+            with torch.no_grad(), seeded([1, 2]):
+                found = wrapped(x).device
+            expect(found == device, f"expected scores on {device}, where the model is, got {found}.")
+            self.slope_at(x, wrapped)
+        return f"scores and slopes {where}"
 
     def cost(self) -> str:
         side = max(256, self.wrapped.info.min_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import time
@@ -15,6 +16,7 @@ from iqa_robust.models.base import IQAModel, ModelInfo, WrappedModel, WrappedMod
 from iqa_robust.models.modes import evaluation_mode
 from iqa_robust.models.randomness import seeded
 from iqa_robust.testing.pictures import degraded, off_grid, pictures
+from iqa_robust.testing.pretended_gpu import some_gpu
 from iqa_robust.testing.report import Report, expect, run
 from iqa_robust.testing.subject import check_constructor, resolve
 from iqa_robust.testing.traces import no_global_randomness, untouched
@@ -46,6 +48,7 @@ def check(model: IQAModel | str) -> Report:
         ("input-unchanged", suite.input_unchanged),
         ("state-unchanged", suite.state_unchanged),
         ("global-randomness", suite.global_randomness),
+        ("gpu", suite.gpu),
         ("cost", suite.cost),
     ]
     with evaluation_mode(instance):
@@ -250,6 +253,20 @@ class _Suite:
         with no_global_randomness(), torch.no_grad():
             self.model(x, self.references(x))
         return "not used"
+
+    def gpu(self) -> str:
+        """A copy of it, moved there: all that it holds has to come along, and what it makes to be made there."""
+        x = off_grid(self.images(2))
+        with some_gpu() as (device, where):
+            model = copy.deepcopy(self.model).to(device)
+            leaf = x.to(device).requires_grad_(True)
+            ref = self.references(x)
+            with seeded([1, 2]):
+                scores = model(leaf, None if ref is None else ref.to(device))
+            expect(scores.device == device, f"expected scores on {device}, got {scores.device}.")
+            if scores.requires_grad:
+                torch.autograd.grad(scores.sum(), leaf)
+        return f"scores and slopes {where}"
 
     def cost(self) -> str:
         side = max(256, self.side)

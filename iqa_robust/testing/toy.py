@@ -4,6 +4,8 @@ sees is the subject's rounding and not theirs.
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -68,6 +70,18 @@ class ToyReference(IQAModel):
             raise TypeError("the reference did not arrive at the full-reference model")
         square = (x.double() - ref.double()).square().mean(dim=(1, 2, 3))
         return 100 - 100 * torch.sqrt(square + 1e-12)
+
+
+class OfReference(WrappedModel):
+    """A full-reference model that looks at the reference alone, for attacks on references."""
+
+    def __init__(self, model: IQAModel) -> None:
+        """`model` scores the references."""
+        super().__init__(model, dataclasses.replace(model.info, full_reference=True))
+
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        """Scores (N,) of the references."""
+        return self.model(ref)
 
 
 class Recorder(WrappedModel):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -13,23 +11,14 @@ from iqa_robust.attacks.perceptual.learned import distance_for
 from iqa_robust.attacks.set_attack import SetAttack
 from iqa_robust.attacks.trained_attack import TrainedAttack
 from iqa_robust.errors import CheckpointError
-from iqa_robust.models.base import IQAModel, WrappedModel
+from iqa_robust.models.base import IQAModel
 from iqa_robust.records import Budget
+from iqa_robust.testing.toy import OfReference
 
 OWN = [name for name in attacks.names() if "/" not in name]
 """Everything that is not another library's."""
 SIZES = {"linf": 4, "l2": 200, "psnr": 2, "ssim": 10, "l0": 10, "patch": 20}
 """`eps_255` of a budget that leaves room for an effect, per norm."""
-
-
-class OfReference(WrappedModel):
-    """A full-reference model that scores the reference, for attacks on references."""
-
-    def __init__(self, model: IQAModel) -> None:
-        super().__init__(model, dataclasses.replace(model.info, full_reference=True))
-
-    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
-        return self.model(ref)
 
 
 def made(name: str) -> Attack:
@@ -81,7 +70,7 @@ def hit(
         model, ref = OfReference(model), x
     if isinstance(attack, TrainedAttack):
         other = torch.rand(2, *x.shape[1:], generator=torch.Generator().manual_seed(7))
-        attack.fit(model, list(other), goal=goal, budget=budget, seed=seed)
+        attack.fit(model, list(other.to(x.device)), goal=goal, budget=budget, seed=seed)
     target = None
     if isinstance(attack, SetAttack):
         with torch.no_grad():

@@ -129,7 +129,7 @@ class OneDrawForAll(Search):
         generator = torch.Generator().manual_seed(rng.seeds[0])
         best, value = x, objective(x)
         for _ in range((budget.queries or 100) - 1):
-            signs = torch.randint(0, 2, x.shape, generator=generator) * 2 - 1
+            signs = (torch.randint(0, 2, x.shape, generator=generator) * 2 - 1).to(x.device)
             trial = project(best + budget.eps * signs, x, "linf", budget.eps)
             reached = objective(trial)
             best = torch.where((reached > value).view(-1, 1, 1, 1), trial, best)
@@ -156,6 +156,11 @@ class Remembers(Climb):
         _, slope = objective.gradient(z)
         self._last = z + 0.3 * budget.eps * steepest(slope, budget.norm)
         return self._last
+
+
+class DrawsOnTheCPU(Climb):
+    def perturb(self, objective: Objective, x: torch.Tensor, budget: Budget, rng: ImageRNG) -> torch.Tensor:
+        return super().perturb(objective, x, budget, rng) + torch.linspace(0, 1e-4, x.shape[3])
 
 
 class Cheats(Search):
@@ -245,7 +250,8 @@ BROKEN: list[tuple[Attack, set[str]]] = [
     (SeedsGlobally(), {"global-randomness"}),
     (OneDrawForAll(), {"batch"}),
     (BatchStep(), {"batch"}),
-    (Remembers(), {"direction", "repeatable", "batch"}),
+    (Remembers(), {"direction", "repeatable", "batch", "gpu"}),
+    (DrawsOnTheCPU(), {"gpu"}),
     (Cheats(), {"access"}),
     (Uncounted(), {"access"}),
     (EditsModel(), {"honest-scores", "repeatable", "model-unchanged"}),

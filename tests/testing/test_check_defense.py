@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,7 +55,7 @@ class Dither(DifferentiablePurifier):
     deterministic = False
 
     def purify(self, x: torch.Tensor) -> torch.Tensor:
-        return (0.9 * x + draws(x.shape[0]).uniform(x.shape[1:], 0, 0.1)).clamp(0, 1)
+        return (0.9 * x + draws(x.shape[0], x.device).uniform(x.shape[1:], 0, 0.1)).clamp(0, 1)
 
 
 @pytest.mark.parametrize("defense", [Squash(), Squash(strength=0.3), Around(), Rounding(), Dither()])
@@ -94,6 +95,16 @@ class WrongSlope(Squash):
         return x + (x.square() - x).detach()
 
 
+class MadeOnTheCPU(Squash):
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.9 * x + torch.full((3, 1, 1), 0.05)
+
+
+class ByNumPy(Rounding):
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.round(x.detach().numpy() * 10) / 10)
+
+
 class UselessSurrogate(Rounding):
     """A gradient that is alive and leads nowhere."""
 
@@ -103,7 +114,7 @@ class UselessSurrogate(Rounding):
 
 class UndeclaredRandomness(Squash):
     def purify(self, x: torch.Tensor) -> torch.Tensor:
-        return (0.9 * x + draws(x.shape[0]).uniform(x.shape[1:], 0, 0.1)).clamp(0, 1)
+        return (0.9 * x + draws(x.shape[0], x.device).uniform(x.shape[1:], 0, 0.1)).clamp(0, 1)
 
 
 class GlobalRandomness(Dither):
@@ -115,7 +126,7 @@ class OneDrawForAll(Dither):
     """Draws for the batch: the first image's generator decides for all."""
 
     def purify(self, x: torch.Tensor) -> torch.Tensor:
-        return 0.9 * x + 0.1 * draws(x.shape[0]).uniform(x.shape[1:])[:1]
+        return 0.9 * x + 0.1 * draws(x.shape[0], x.device).uniform(x.shape[1:])[:1]
 
 
 class NeverRandom(Squash):
@@ -162,8 +173,8 @@ class EditsMode(Squash):
 
 class LeavesGradients(Around):
     def wrap(self, model: IQAModel) -> IQAModel:
-        if list(model.parameters()):
-            model(torch.rand(1, 3, 8, 8, generator=torch.Generator())).sum().backward()
+        if weights := list(model.parameters()):
+            model(torch.rand(1, 3, 8, 8, generator=torch.Generator()).to(weights[0].device)).sum().backward()
         return super().wrap(model)
 
 
@@ -245,6 +256,8 @@ BROKEN: list[tuple[Defense, set[str]]] = [
     (NaNSlope(), {"gradient", "slope"}),
     (WrongSlope(), {"slope"}),
     (UselessSurrogate(), {"slope"}),
+    (MadeOnTheCPU(), {"gpu"}),
+    (ByNumPy(), {"gpu"}),
     (UndeclaredRandomness(), {"repeatable"}),
     (GlobalRandomness(), {"batch", "repeatable", "slope", "global-randomness", "no-memory"}),
     (OneDrawForAll(), {"batch"}),

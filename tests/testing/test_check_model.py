@@ -37,7 +37,7 @@ class Random(Contrast):
         self.info = dataclasses.replace(INFO, deterministic=False)
 
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
-        return super().forward(x) + draws(x.shape[0]).uniform()
+        return super().forward(x) + draws(x.shape[0], x.device).uniform()
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ class Centered(Contrast):
 
 class SecretlyRandom(Contrast):
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
-        return super().forward(x) + draws(x.shape[0]).uniform()
+        return super().forward(x) + draws(x.shape[0], x.device).uniform()
 
 
 class GlobalDropout(Contrast):
@@ -176,14 +176,25 @@ class Counting(Contrast):
         return super().forward(x) + 0.01 * self.seen
 
 
+class LeftBehind(Contrast):
+    """A tensor that is no buffer does not come along when the model is moved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = torch.tensor([0.3, 0.6, 0.1])
+
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        return super().forward(x * 3 * self.weights.view(3, 1, 1))
+
+
 class OnlyLarge(Contrast):
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
-        return super().forward(torch.nn.functional.conv2d(x, torch.ones(1, 3, 16, 16) / 768))
+        return super().forward(torch.nn.functional.conv2d(x, x.new_ones(1, 3, 16, 16) / 768))
 
 
 class OnlySquare(Contrast):
     def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
-        return super().forward(x @ torch.eye(x.shape[2]))
+        return super().forward(x @ torch.eye(x.shape[2], device=x.device))
 
 
 class Unfrozen(Contrast):
@@ -225,6 +236,7 @@ BROKEN: list[tuple[IQAModel, set[str]]] = [
     (Learning(), {"batch", "gradient-per-image", "state-unchanged"}),
     (Counting(), {"batch", "repeatable", "state-unchanged"}),
     (OnlyLarge(), {"sizes"}),
+    (LeftBehind(), {"gpu"}),
     (OnlySquare(), {"sizes", "state-unchanged"}),
     (Unfrozen(), {"info"}),
     (NumberForTruth(), {"info"}),

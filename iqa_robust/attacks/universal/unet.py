@@ -40,8 +40,8 @@ class UNet(nn.Module):
         """Weights as torch would draw them, uniform within 1 / sqrt(fan in), from the one generator of `rng`."""
         for layer in [*self.down, *self.up]:
             bound = 1 / math.sqrt(layer.weight[0].numel())
-            for weight in (layer.weight, layer.bias):
-                weight.data = rng.uniform(weight.shape, -bound, bound)[0]
+            for name, weight in list(layer.named_parameters()):
+                setattr(layer, name, nn.Parameter(rng.uniform(weight.shape, -bound, bound)[0]))
         return self
 
     def forward(self, x: torch.Tensor, rng: ImageRNG | None = None) -> torch.Tensor:
