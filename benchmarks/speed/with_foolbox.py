@@ -17,7 +17,7 @@ def attack(model: IQAModel, task: Task, x: torch.Tensor) -> Attack:
             abs_stepsize=STEP_RATIO * task.eps, steps=task.steps, random_start=False
         ),
     }[task.attack]()
-    view = foolbox.PyTorchModel(TwoLogits(model).eval(), bounds=(0, 1))
+    view = foolbox.PyTorchModel(TwoLogits(model).eval(), bounds=(0, 1), device=x.device)  # else a GPU, where one is
     labels = torch.zeros(len(x), dtype=torch.int64)
 
     def run(z: torch.Tensor) -> torch.Tensor:

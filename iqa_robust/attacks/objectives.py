@@ -110,6 +110,7 @@ class Objective:
         self._known, self._keys = known or Known(), keys_of(seeds, ref)
         n = x.shape[0]
         self._everyone = torch.arange(n, device=x.device)
+        self._everyone_on_cpu = torch.arange(n)
         counts = torch.zeros(n, dtype=torch.int64)
         self.tally = tally or Tally(
             queries=counts.clone(),
@@ -247,12 +248,12 @@ class Objective:
 
     def _slope(self, z: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores (n,) and the sum of their slopes (n, 3, H, W) over the draws; at clean images, the known ones."""
-        keys = [self._keys[i] for i in index.tolist()]
+        keys = [self._keys[i] for i in self._on_cpu(index).tolist()]
         clean = self._model.info.deterministic and torch.equal(z, self._of(self._x, index))
         if clean and (known := self._known.slopes(keys)) is not None:
             return self.score_clean[index], known.to(z.device)
         scores, slope = torch.zeros(z.shape[0], device=z.device), None
-        calls = self.tally.gradients[index.cpu()].clone()
+        calls = self.tally.gradients[self._on_cpu(index)].clone()
         for draw in range(self.draws):
             leaf = z.detach().requires_grad_(True)  # the model is handed a copy
             with torch.enable_grad(), searching(), seeded(self._draw_seeds(index, calls, draw)):
@@ -270,8 +271,12 @@ class Objective:
         """The rows `index` of `values`, without a copy where these are all."""
         return values if index is self._everyone else values.index_select(0, index)
 
+    def _on_cpu(self, index: torch.Tensor) -> torch.Tensor:
+        """`index` for what is counted there; where these are all, without a wait for what a GPU is doing."""
+        return self._everyone_on_cpu if index is self._everyone else index.cpu()
+
     def _evaluate(self, z: torch.Tensor, index: torch.Tensor, memory: Memory | None = None) -> torch.Tensor:
-        calls = self.tally.queries[index.cpu()].clone()
+        calls = self.tally.queries[self._on_cpu(index)].clone()
         self._spend(index)
         total = torch.zeros(z.shape[0], device=z.device)
         for draw in range(self.draws):
@@ -304,17 +309,17 @@ class Objective:
             return [0] * len(index)
         return [
             derive_seed(self._seeds[i], "eot", call, draw)
-            for i, call in zip(index.tolist(), calls.tolist(), strict=True)
+            for i, call in zip(self._on_cpu(index).tolist(), calls.tolist(), strict=True)
         ]
 
     def _spend(self, index: torch.Tensor) -> None:
-        times = torch.bincount(index.cpu(), minlength=self._x.shape[0])
+        times = torch.bincount(self._on_cpu(index), minlength=self._x.shape[0])
         if bool((times > self.remaining()).any()):
             raise QueryBudgetExhaustedError
         self.tally.queries += times * self.draws
 
     def _count_gradients(self, index: torch.Tensor) -> None:
-        self.tally.gradients += torch.bincount(index.cpu(), minlength=self._x.shape[0]) * self.draws
+        self.tally.gradients += torch.bincount(self._on_cpu(index), minlength=self._x.shape[0]) * self.draws
 
     def _note_zero(self, index: torch.Tensor, gradient: torch.Tensor) -> None:
         flat = gradient.flatten(1)

@@ -21,7 +21,7 @@ from iqa_robust.harness.plan import check_served
 from iqa_robust.harness.precision import choose_precision
 from iqa_robust.harness.system import first_images
 from iqa_robust.models.base import wrap
-from iqa_robust.models.modes import evaluation_mode
+from iqa_robust.models.modes import evaluation_mode, placed
 from iqa_robust.records import Budget, RunRecord, RunSpec
 from iqa_robust.registry import package_version
 from iqa_robust.tables.board import row
@@ -143,8 +143,8 @@ def evaluate(
         package_version=package_version(),
     )
     picked = pick_device(device)
-    with evaluation_mode(model):
-        chosen = choose_precision(precision, model.to(picked), first_images(dataset, batch_size, picked))
+    with evaluation_mode(model), placed(model, picked):
+        chosen = choose_precision(precision, model, first_images(dataset, batch_size, picked))
         job = Job((spec,), dataset, model, (defense,), attack, picked, chosen, batch_size=batch_size)
         record = run_job(job)[0]
     return Evaluation(dataclasses.replace(record, flags=find_flags(record, [record])))

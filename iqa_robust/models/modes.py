@@ -1,10 +1,12 @@
-"""Training and evaluation mode of networks."""
+"""Training and evaluation mode of networks, and where they are."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -19,6 +21,18 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """The model on `device` within the block; afterwards it is where its first tensor was."""
+    home = next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), None)
+    model.to(device)
+    try:
+        yield
+    finally:
+        if home is not None:
+            model.to(home)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import torch
 from iqa_robust import models
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.models.checkpoints import load
+from iqa_robust.testing.pretended_gpu import pretended_gpu
 from iqa_robust.training import train
 from iqa_robust.training.progress import Progress
 
@@ -63,6 +64,16 @@ def test_interrupted_training_ends_in_the_same_weights(tiny_recipe, tmp_path: Pa
     assert seen[0] == epoch  # finished epochs are not trained again
     assert same_tensors(out, whole)
     assert not out.with_suffix(".resume.pt").exists()
+
+
+def test_training_on_a_gpu_ends_in_the_same_weights(tiny_recipe, tmp_path: Path, whole: Path) -> None:
+    """On a pretended one, whose numbers are the CPU's; interrupted, so that its state was kept and read there."""
+    out = tmp_path / "gpu.safetensors"
+    with pretended_gpu():
+        with pytest.raises(StoppedError):
+            train(tiny_recipe(), out=out, progress=stop_in_epoch(2, batch=2))
+        train(tiny_recipe(), out=out)
+    assert same_tensors(out, whole)
 
 
 def test_killed_training_ends_in_the_same_weights(tiny_recipe, tmp_path: Path, whole: Path) -> None:
