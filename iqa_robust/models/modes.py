@@ -25,14 +25,13 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """The model on `device` within the block; afterwards it is where its first tensor was."""
-    home = next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), None)
-    model.to(device)
+    """The model on `device` within the block; afterwards it is where its first tensor was, or on the CPU."""
+    home = next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), torch.device("cpu"))
     try:
+        model.to(device)
         yield
     finally:
-        if home is not None:
-            model.to(home)
+        model.to(home)
 
 
 @contextlib.contextmanager

@@ -300,7 +300,8 @@ class _Suite:
             with torch.no_grad(), seeded([1, 2]):
                 found = wrapped(x).device
             expect(found == device, f"expected scores on {device}, where the model is, got {found}.")
-            self.slope_at(x, wrapped)
+            found = self.slope_at(x, wrapped).device
+            expect(found == device, f"expected a gradient on {device}, where the images are, got one on {found}.")
         return f"scores and slopes {where}"
 
     def cost(self) -> str:

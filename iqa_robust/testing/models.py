@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import time
@@ -13,7 +12,7 @@ import torch
 from iqa_robust import models
 from iqa_robust.defenses.base import PurifiedModel
 from iqa_robust.models.base import IQAModel, ModelInfo, WrappedModel, WrappedModule
-from iqa_robust.models.modes import evaluation_mode
+from iqa_robust.models.modes import evaluation_mode, placed
 from iqa_robust.models.randomness import seeded
 from iqa_robust.testing.pictures import degraded, off_grid, pictures
 from iqa_robust.testing.pretended_gpu import some_gpu
@@ -255,17 +254,17 @@ class _Suite:
         return "not used"
 
     def gpu(self) -> str:
-        """A copy of it, moved there: all that it holds has to come along, and what it makes to be made there."""
+        """All that the model holds has to come along, and what it makes to be made there."""
         x = off_grid(self.images(2))
-        with some_gpu() as (device, where):
-            model = copy.deepcopy(self.model).to(device)
+        ref = self.references(x)
+        with some_gpu() as (device, where), placed(self.model, device):
             leaf = x.to(device).requires_grad_(True)
-            ref = self.references(x)
             with seeded([1, 2]):
-                scores = model(leaf, None if ref is None else ref.to(device))
+                scores = self.model(leaf, None if ref is None else ref.to(device))
             expect(scores.device == device, f"expected scores on {device}, got {scores.device}.")
             if scores.requires_grad:
-                torch.autograd.grad(scores.sum(), leaf)
+                slope = torch.autograd.grad(scores.sum(), leaf)[0]
+                expect(slope.device == device, f"expected a gradient on {device}, got one on {slope.device}.")
         return f"scores and slopes {where}"
 
     def cost(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -103,6 +103,21 @@ class MadeOnTheCPU(Squash):
 class ByNumPy(Rounding):
     def purify(self, x: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(np.round(x.detach().numpy() * 10) / 10)
+
+
+class _SlopeByNumPy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return 0.9 * x
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(0.9 * slopes[0].cpu().numpy())
+
+
+class SlopeStaysOnTheCPU(Squash):
+    def purify(self, x: torch.Tensor) -> torch.Tensor:
+        return _SlopeByNumPy.apply(x)
 
 
 class UselessSurrogate(Rounding):
@@ -258,6 +273,7 @@ BROKEN: list[tuple[Defense, set[str]]] = [
     (UselessSurrogate(), {"slope"}),
     (MadeOnTheCPU(), {"gpu"}),
     (ByNumPy(), {"gpu"}),
+    (SlopeStaysOnTheCPU(), {"gpu"}),
     (UndeclaredRandomness(), {"repeatable"}),
     (GlobalRandomness(), {"batch", "repeatable", "slope", "global-randomness", "no-memory"}),
     (OneDrawForAll(), {"batch"}),

@@ -40,10 +40,26 @@ class Random(Contrast):
         return super().forward(x) + draws(x.shape[0], x.device).uniform()
 
 
+class Hooked(Contrast):
+    """A sound model that reads its features by a hook, which a copy of it would not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dimmed = torch.nn.Conv2d(3, 3, 1, groups=3, bias=False)
+        torch.nn.init.constant_(self.dimmed.weight, 0.5)
+        self.found: dict[str, torch.Tensor] = {}
+        self.dimmed.register_forward_hook(lambda module, given, made: self.found.__setitem__("dimmed", made))
+
+    def forward(self, x: torch.Tensor, ref: torch.Tensor | None = None) -> torch.Tensor:
+        self.dimmed(x)
+        return super().forward(2 * self.found.pop("dimmed"))
+
+
 @pytest.mark.parametrize(
     "model",
     [
         Contrast(),
+        Hooked(),
         Contrast(gain=3.0),
         Random(),
         ToyNetwork(),

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from iqa_robust import models
 from iqa_robust.errors import CheckpointError, RequestError
 from iqa_robust.models.checkpoints import load
 from iqa_robust.testing.pretended_gpu import pretended_gpu
-from iqa_robust.training import train
+from iqa_robust.training import loop, train
 from iqa_robust.training.progress import Progress
 
 KILLED = """
@@ -66,14 +67,24 @@ def test_interrupted_training_ends_in_the_same_weights(tiny_recipe, tmp_path: Pa
     assert not out.with_suffix(".resume.pt").exists()
 
 
-def test_training_on_a_gpu_ends_in_the_same_weights(tiny_recipe, tmp_path: Path, whole: Path) -> None:
+def test_training_on_a_gpu_ends_in_the_same_weights(
+    tiny_recipe, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a pretended one, whose numbers are the CPU's; interrupted, so that its state was kept and read there."""
     out = tmp_path / "gpu.safetensors"
+    seen: set[str] = set()
+    write_state = loop._write_state
+
+    def kept(path: Path, state: dict[str, Any]) -> None:
+        seen.update(weight.device.type for weight in state["network"].values())
+        write_state(path, state)
+
+    monkeypatch.setattr(loop, "_write_state", kept)
     with pretended_gpu():
         with pytest.raises(StoppedError):
             train(tiny_recipe(), out=out, progress=stop_in_epoch(2, batch=2))
         train(tiny_recipe(), out=out)
-    assert same_tensors(out, whole)
+    assert same_tensors(out, whole) and seen == {"cuda"}
 
 
 def test_killed_training_ends_in_the_same_weights(tiny_recipe, tmp_path: Path, whole: Path) -> None:
