@@ -34,7 +34,7 @@ def test_model(name: str) -> None:
     testing.check_model(created(models.registry, name)).raise_if_failed()
 
 
-SLOW = {"bilateral", "non-local-means"}
+SLOW = {"bilateral", "denoised-median-smoothing", "diffpure", "non-local-means"}
 """Defenses that take tens of seconds; so do those of other libraries together."""
 
 SOUND = [name for name in own(defenses.registry) if not defenses.get(name).canary]
@@ -49,7 +49,7 @@ def test_defense(name: str) -> None:
     testing.check_defense(name).raise_if_failed()
 
 
-QUICK = {"noise", "fgsm", "apgd", "square", "one-pixel", "rank-flip", "score-reflection"}
+QUICK = {"noise", "fgsm", "apgd", "one-pixel", "rank-flip", "score-reflection"}
 """Attacks whose whole suite is asked every time; every attack runs in tests/attacks/test_attack_every.py."""
 
 
