@@ -16,6 +16,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._mode_utils import no_dispatch
@@ -111,8 +112,8 @@ class _OnGPU(torch.Tensor):
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
         if id(self) not in memo:
             copied: torch.Tensor = _OnGPU(self.held.clone())
-            if isinstance(self, torch.nn.Parameter):
-                copied = torch.nn.Parameter(copied)
+            if isinstance(self, nn.Parameter):
+                copied = nn.Parameter(copied)
             memo[id(self)] = copied.requires_grad_(self.requires_grad)
         return memo[id(self)]
 
@@ -250,6 +251,21 @@ def _loading(load: Any) -> Any:
     return load_there
 
 
+def _moving(apply: Any) -> Any:
+    """`Module._apply`, which `to` calls, that leaves parameters the same objects, as it does for a real GPU."""
+
+    def apply_swapping(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        before = torch.__future__.get_swap_module_params_on_conversion()
+        torch.__future__.set_swap_module_params_on_conversion(True)
+        try:
+            moved: nn.Module = apply(module, *args, **kwargs)
+            return moved
+        finally:
+            torch.__future__.set_swap_module_params_on_conversion(before)
+
+    return apply_swapping
+
+
 @contextlib.contextmanager
 def some_gpu() -> Iterator[tuple[torch.device, str]]:
     """The machine's GPU, or one that is pretended; and which of the two, in words."""
@@ -289,7 +305,6 @@ def pretended_gpu() -> Iterator[torch.device]:
         "get_rng_state": lambda device=None: state,
         "set_rng_state": lambda state, device=None: None,
     }
-    swapped = torch.__future__.get_swap_module_params_on_conversion()
     lifted = torch._C._only_lift_cpu_tensors()
     with contextlib.ExitStack() as stack:
         for name, answer in said.items():
@@ -298,8 +313,7 @@ def pretended_gpu() -> Iterator[torch.device]:
             stack.enter_context(mock.patch.object(torch.accelerator, "is_available", lambda: False))
         stack.enter_context(mock.patch.object(torch, "Generator", _Generator))
         stack.enter_context(mock.patch.object(torch, "load", _loading(torch.load)))
-        stack.callback(torch.__future__.set_swap_module_params_on_conversion, swapped)
-        torch.__future__.set_swap_module_params_on_conversion(True)  # parameters stay the same objects
+        stack.enter_context(mock.patch.object(nn.Module, "_apply", _moving(nn.Module._apply)))
         stack.callback(torch._C._set_only_lift_cpu_tensors, lifted)
         torch._C._set_only_lift_cpu_tensors(True)
         stack.enter_context(_Everywhere())
