@@ -59,6 +59,8 @@ def run(
     if shard is not None:
         jobs = of_shard(jobs, shard)
     finished = {spec.digest for job in jobs for spec in job if store.finished(spec.digest)}
+    for digest in finished:
+        store.drop_parts(digest)
     pending = [tuple(spec for spec in job if spec.digest not in finished) for job in jobs]
     workers = executor or Here()
     choices = Choices(precision, plan, picked, store, listener, sharing(workers, picked))

@@ -110,7 +110,11 @@ class Store:
         """Keep a finished record; its parts go unless it failed and a later run may use them."""
         write_record(self.runs, record)
         if record.status != "failed":
-            remove_folder(self._parts_folder(record.digest))
+            self.drop_parts(record.digest)
+
+    def drop_parts(self, digest: str) -> None:
+        """Remove the parts of a finished cell, also where a run was killed between its record and this."""
+        remove_folder(self._parts_folder(digest))
 
     def read(self, digest: str) -> RunRecord | None:
         """The record of a cell, or None."""
