@@ -116,3 +116,15 @@ def test_a_batch_leaves_memory_to_the_other_workers(
         with pytest.raises(MeasuredError):
             run.run(plan, tmp_path, device="cpu", executor=executor)
     assert told == [1, 3]
+
+
+def test_parts_that_outlived_their_record_go(tmp_path: Path) -> None:
+    """A run that was killed between the two leaves both; the next one makes nothing of the parts."""
+    track = load_track(find_track("quickstart"))
+    bare = make_plan(track, selection=Selection(limit=2, defenses=["none"], attacks=["noise"]))
+    (record,) = run.run(bare, tmp_path, device="cpu", precision="fp32")
+    left = tmp_path / "runs" / f"{record.digest}.parts"
+    left.mkdir()
+    (left / "batch.parquet").write_bytes(b"of the killed run")
+    run.run(bare, tmp_path, device="cpu", precision="fp32")
+    assert not left.exists() and len(list((tmp_path / "runs").glob("*.json"))) == 1
