@@ -135,10 +135,8 @@ def _on_cpu(where: Any) -> Any:
 
 def _as_numbers(data: Any) -> Any:
     """Lists, with the numbers of tensors in place of these."""
-    return [_as_numbers(part) for part in data] if isinstance(data, list | tuple | range) else _listed(data)
-
-
-def _listed(data: Any) -> Any:
+    if isinstance(data, list | tuple | range):
+        return [_as_numbers(part) for part in data]
     return data.tolist() if isinstance(data, _OnGPU) else data
 
 
@@ -186,7 +184,7 @@ def _two_devices(func: Any, args: Any, others: list[torch.Tensor], *, on_gpu: bo
     if func in _BY_INDICES:
         foreign = not on_gpu and any(isinstance(index, _OnGPU) for index in pytree.tree_leaves(args[1]))
         return foreign or (func in _PUT and args[2].ndim > 0 and args[2].is_cuda != on_gpu)
-    arguments = zip(func._schema.arguments, args, strict=False)
+    arguments = zip(func._schema.arguments, args, strict=False)  # those with defaults may be left out
     written = [given for said, given in arguments if said.alias_info is not None and said.alias_info.is_write]
     if any(given is tensor for given in written for tensor in others):
         return True
