@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pandas as pd
@@ -31,15 +32,13 @@ CELLS: dict[str, dict[str, Any]] = {
     "learned first": {"attack": attacks.create("uap", fit_images=4, fit_epochs=1)},
     "a full-reference model": {"attack": "apgd", "model": "ssim"},
 }
-
-
 QUICK = {"by slopes", "by queries, rounded", "behind a network", "learned first"}
 
 
 @pytest.mark.parametrize("what", [pytest.param(w, marks=[] if w in QUICK else pytest.mark.slow) for w in CELLS])
 def test_a_cell_has_the_numbers_of_the_cpu(what: str) -> None:
     def cell(device: str) -> pd.DataFrame:
-        given = {"model": "compact", **CELLS[what]}
+        given = {"model": "compact", **copy.deepcopy(CELLS[what])}  # an attack that learned once would not again
         budget = ir.Budget(eps_255=4, steps=2, queries=15)
         found = ir.evaluate(given.pop("model"), PHOTOS, given.pop("attack"), budget=budget, device=device, **given)
         assert found.status == "ok", found.reason
@@ -61,11 +60,11 @@ def test_a_model_is_left_where_it_was() -> None:
         assert {weight.device.type for weight in network.parameters()} == {"cpu"}
 
 
-def both(name: str, norm: str, x: torch.Tensor, model: str = "compact") -> tuple[AttackResult, AttackResult]:
+def both(name: str, norm: str, x: torch.Tensor) -> tuple[AttackResult, AttackResult]:
     """An attack on the CPU and on the pretended GPU."""
     found = []
     for device in ("cpu", "cuda"):
-        network = ir.models.create(model).eval().to(device)
+        network = ir.models.create("compact").eval().to(device)
         found.append(hit(made(name), network, x.to(device), norm=norm, steps=2, queries=12))
     return found[0], found[1]
 
